@@ -1,0 +1,49 @@
+"""The whole config of a run: one tree, validated once at the edge."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt, model_validator
+
+from rltrain.config.algo import AlgoConfig, EvalConfig, TrackConfig, TrainConfig
+from rltrain.config.base import Section
+from rltrain.config.model import ModelConfig
+from rltrain.config.rewards import DetectorsConfig, RewardsConfig
+from rltrain.config.rollout import EngineConfig, EnvironmentConfig, RolloutConfig, SyncConfig
+
+
+class RunConfig(Section):
+    """Everything that decides a run. `config.yaml` in the run directory is this, resolved."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run and of its folder."""
+    runs_dir: str = "runs"
+    cache_dir: str = ".cache/rltrain"
+    """Where built models are kept, by content hash."""
+    seed: int = 0
+    max_steps: PositiveInt
+    overwrite: bool = False
+    """Replace a run of the same name instead of refusing."""
+    model: ModelConfig
+    environment: EnvironmentConfig
+    rollout: RolloutConfig = RolloutConfig()
+    engine: EngineConfig = EngineConfig()
+    sync: SyncConfig = SyncConfig()
+    rewards: RewardsConfig
+    detectors: DetectorsConfig = DetectorsConfig()
+    algo: AlgoConfig = AlgoConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    track: TrackConfig = TrackConfig()
+
+    @property
+    def uses_judge(self) -> bool:
+        return any(stage.check == "judge" for stage in self.rewards.stages)
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> RunConfig:
+        if self.rollout.max_new_tokens >= self.model.max_length:
+            raise ValueError(
+                f"rollout.max_new_tokens ({self.rollout.max_new_tokens}) must be smaller than "
+                f"model.max_length ({self.model.max_length}), which also holds the prompt"
+            )
+        return self
