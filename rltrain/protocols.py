@@ -103,6 +103,21 @@ class Audited(Protocol):
     def adversaries(self) -> Sequence[Agent]: ...
 
 
+@runtime_checkable
+class Teachable(Protocol):
+    """An environment with enough examples of its own to warm up a small policy and a judge."""
+
+    def demonstrations(self, count: int, seed: int, noise: float) -> Iterator[tuple[Task, str]]:
+        """Train tasks with an answer each; a share `noise` of the answers are bad ones."""
+        ...
+
+    def judge_examples(
+        self, count: int, seed: int, split: str
+    ) -> Iterator[tuple[Task, str, bool]]:
+        """Tasks of a split with a canonical answer and whether it is right, by execution."""
+        ...
+
+
 class Sampler(Protocol):
     """Token ids in, token ids and log-probabilities out."""
 
@@ -144,5 +159,5 @@ class Learner(Protocol):
 
 __all__ = [
     "Agent", "Audited", "Check", "Detector", "Environment", "Episode", "Flag", "GroupSource",
-    "Iterable", "Learner", "Sampler", "Session", "Tracker", "WeightSync",
+    "Iterable", "Learner", "Sampler", "Session", "Teachable", "Tracker", "WeightSync",
 ]

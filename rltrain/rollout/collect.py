@@ -1,0 +1,120 @@
+"""Task -> Group: sample the siblings, let the environment answer, judge every episode.
+
+A sibling that the system fails is retried by the engine client and the judge, then becomes a
+`Fault`: it has no reward and no vote. A policy that is wrong is a score. The two never mix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from rltrain.config.rollout import RolloutConfig
+from rltrain.errors import SystemFault
+from rltrain.protocols import Environment, Sampler
+from rltrain.rollout.render import Renderer
+from rltrain.types import Episode, Fault, Group, Screened, Task, Turn
+
+
+class Rewarder(Protocol):
+    """Gates and detectors: Episode -> Screened. Raises `SystemFault` when it cannot say."""
+
+    async def judge_episode(self, episode: Episode) -> Screened: ...
+
+
+class Collector:
+    """Collects groups; holds no state of its own, so any number may run at once."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        sampler: Sampler,
+        renderer: Renderer,
+        rewarder: Rewarder,
+        config: RolloutConfig,
+    ) -> None:
+        self.environment = environment
+        self.sampler = sampler
+        self.renderer = renderer
+        self.rewarder = rewarder
+        self.config = config
+
+    async def group(self, lease: int, task: Task, samples: int, seed: int) -> Group:
+        """Sample and judge all siblings. Never raises `SystemFault`: those become faults."""
+        started = time.perf_counter()
+        prompt = self.renderer.prompt(task.prompt)
+        try:
+            first = await self._sample(prompt, samples, seed)
+        except SystemFault as fault:
+            lost = tuple(Fault(sample=i, kind=fault.kind, detail=str(fault)) for i in range(samples))
+            return Group(lease=lease, task=task, members=(), faults=lost)
+        sampled = time.perf_counter()
+        results = await asyncio.gather(
+            *(self._sibling(task, i, turn, seed) for i, turn in enumerate(first))
+        )
+        return Group(
+            lease=lease,
+            task=task,
+            members=tuple(r for r in results if isinstance(r, Screened)),
+            faults=tuple(r for r in results if isinstance(r, Fault)),
+            timing={
+                "generate_s": sampled - started,
+                "reward_s": time.perf_counter() - sampled,
+            },
+        )
+
+    async def _sample(self, prompt: Sequence[int], n: int, seed: int) -> Sequence[Turn]:
+        return await self.sampler.generate(
+            prompt, n=n, seed=seed, max_tokens=self.config.max_new_tokens
+        )
+
+    async def _sibling(self, task: Task, index: int, turn: Turn, seed: int) -> Screened | Fault:
+        try:
+            episode = await self.episode(task, index, turn, seed)
+            return await self.rewarder.judge_episode(episode)
+        except SystemFault as fault:
+            return Fault(sample=index, kind=fault.kind, detail=str(fault))
+
+    async def episode(self, task: Task, index: int, turn: Turn, seed: int) -> Episode:
+        """Play an episode on from its first turn. Raises `SystemFault`."""
+        started = time.perf_counter()
+        session = self.environment.open(task)
+        turns = [turn]
+        try:
+            while True:
+                if turn.stop_reason == "length":
+                    return self._end(task, index, turns, turn.text, "truncated", started)
+                messages = await session.step(turn)
+                if messages is None:
+                    return self._end(task, index, turns, session.answer, "answered", started)
+                if len(turns) >= self.config.max_turns:
+                    return self._end(task, index, turns, turn.text, "max_turns", started)
+                prompt = [
+                    *turn.prompt_ids,
+                    *turn.completion_ids,
+                    *self.renderer.continuation(messages),
+                ]
+                turn = (await self._sample(prompt, 1, seed * 1009 + index * 31 + len(turns)))[0]
+                turns.append(turn)
+        finally:
+            await session.close()
+
+    def _end(
+        self,
+        task: Task,
+        index: int,
+        turns: list[Turn],
+        answer: str,
+        ended: str,
+        started: float,
+    ) -> Episode:
+        return Episode(
+            task=task,
+            sample=index,
+            turns=tuple(turns),
+            answer=answer,
+            ended=ended,
+            wall_s=time.perf_counter() - started,
+        )

@@ -1,0 +1,206 @@
+"""The learner's side of the rollouts: leases tasks to workers and buffers what comes back.
+
+    workers --Want--> [ thread: lag bound, ledger ] --Lease--> workers
+    workers --Done--> [ thread: receive, buffer   ] --take()--> loop
+
+Staleness is bounded where work is given out, not repaired where it is used: with B groups a step
+and v steps done, at most (v + 1 + max_lag) * B groups have ever been leased (those that were lost
+and replaced aside), so a group is consumed at most `max_lag` versions after it was begun. max_lag 0
+is the synchronous run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from rltrain.batch.samples import live_members
+from rltrain.errors import ChildDied, RltrainError
+from rltrain.rollout import wire
+from rltrain.rollout.ledger import Ledger
+from rltrain.types import Group, Task
+
+POLL_MS = 50
+FAULT_WINDOW_STEPS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchPlan:
+    """How many groups, how stale, and when to give up."""
+
+    groups_per_step: int
+    group_size: int
+    max_steps: int
+    max_lag: int
+    seed: int
+    max_fault_rate: float
+    stall_s: float = 300.0
+    """Longest wait without a single group before the run is stopped as stalled."""
+
+
+class Dispatcher:
+    """Implements `protocols.GroupSource` over ZeroMQ. Start it, `take` from it, `close` it."""
+
+    def __init__(
+        self, address: str, tasks: Iterator[Task], ledger: Ledger, plan: DispatchPlan
+    ) -> None:
+        self.ledger = ledger
+        self.plan = plan
+        self.counters: dict[str, dict[str, float]] = {}
+        """Latest cumulative counters of each worker."""
+        self._tasks = tasks
+        self._socket = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket.bind(address)
+        if address.startswith("ipc://"):
+            Path(address.removeprefix("ipc://")).chmod(0o600)
+        self._wanted: deque[bytes] = deque()
+        self._ready: list[Group] = []
+        self._leased = 0
+        self._replaced = 0
+        self._version = 0
+        self._closing = False
+        self._error: Exception | None = None
+        self._recent: deque[tuple[int, int]] = deque(
+            maxlen=FAULT_WINDOW_STEPS * plan.groups_per_step
+        )
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._serve, name="dispatch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def advance(self, version: int) -> None:
+        """The engines serve `version` now: as many steps are done, and more may be leased."""
+        with self._changed:
+            self._version = version
+
+    def take(self, count: int) -> list[Group]:
+        """Wait for `count` groups that can be trained on, and return them in lease order.
+
+        Raises:
+            ChildDied: if a worker gave up, or no group arrived for `stall_s` seconds.
+        """
+        with self._changed:
+            deadline = time.monotonic() + self.plan.stall_s
+            arrived = len(self._ready)
+            while len(self._ready) < count:
+                if self._error:
+                    raise self._error
+                if len(self._ready) > arrived:
+                    arrived = len(self._ready)
+                    deadline = time.monotonic() + self.plan.stall_s
+                if time.monotonic() > deadline:
+                    raise ChildDied(
+                        f"no group arrived for {self.plan.stall_s:.0f} s "
+                        f"({len(self._ready)} of {count} are here); see logs/worker-*.log"
+                    )
+                self._changed.wait(timeout=1.0)
+            self._ready.sort(key=lambda g: g.lease)
+            taken, self._ready = self._ready[:count], self._ready[count:]
+            return taken
+
+    def close(self) -> None:
+        """Tell workers to stop, and end the thread."""
+        self._closing = True
+        self._thread.join(timeout=10)
+        self._socket.close(linger=500)
+
+    def _serve(self) -> None:
+        try:
+            workers: set[bytes] = set()
+            while not self._closing:
+                if self._socket.poll(POLL_MS):
+                    identity, payload = self._socket.recv_multipart()
+                    workers.add(identity)
+                    self._handle(identity, wire.decode_to_learner(payload))
+                self._lease_out()
+            for identity in workers:
+                self._socket.send_multipart([identity, wire.encode(wire.Stop())])
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def _handle(self, identity: bytes, message: wire.ToLearner) -> None:
+        if isinstance(message, wire.Want):
+            self._wanted.extend([identity] * message.count)
+        elif isinstance(message, wire.Broken):
+            self._fail(ChildDied(f"{identity.decode()} gave up: {message.reason}"))
+        elif self.ledger.receive(message.group):
+            self.counters[identity.decode()] = message.counters
+            self._accept(message.group)
+
+    def _accept(self, group: Group) -> None:
+        faults = len(group.faults)
+        self._recent.append((faults, faults + len(group.members)))
+        if len(live_members(group)) < 2:  # nobody to compare with: another task takes its place
+            settle(self.ledger, group, step=None)
+            self._replaced += 1
+            self._check_fault_rate()
+            return
+        with self._changed:
+            self._ready.append(group)
+            self._changed.notify_all()
+
+    def _check_fault_rate(self) -> None:
+        lost, seen = (sum(column) for column in zip(*self._recent, strict=True))
+        if len(self._recent) >= self.plan.groups_per_step and lost / seen > self.plan.max_fault_rate:
+            raise RltrainError(
+                f"{lost} of the last {seen} rollouts were lost to system faults, more than "
+                f"rollout.max_fault_rate={self.plan.max_fault_rate}; see events.jsonl"
+            )
+
+    def _lease_out(self) -> None:
+        plan = self.plan
+        with self._changed:
+            ahead = min(self._version + 1 + plan.max_lag, plan.max_steps) * plan.groups_per_step
+            allowed = ahead + self._replaced - self._leased
+        for _ in range(min(allowed, len(self._wanted))):
+            identity = self._wanted.popleft()
+            task = next(self._tasks)
+            number = self._leased
+            self.ledger.lease(number, task.id, plan.group_size, self._version, identity.decode())
+            self._leased += 1
+            lease = wire.Lease(
+                lease=number,
+                task=task,
+                samples=plan.group_size,
+                seed=group_seed(plan.seed, number),
+            )
+            self._socket.send_multipart([identity, wire.encode(lease)])
+
+
+def group_seed(run_seed: int, lease: int) -> int:
+    """Seed of a group's sampling. The engine adds the sibling's index, so groups stand apart by
+    more than any group size: no two rollouts of a run, or of runs with near seeds, share one."""
+    return (run_seed * 1_000_003 + lease) * 4099 % 2**31
+
+
+def settle(ledger: Ledger, group: Group, step: int | None) -> None:
+    """Enter a group's fate: live members consumed at `step`, or all dropped when step is None."""
+    live = live_members(group)
+    dropped = Counter(f"fault:{fault.kind}" for fault in group.faults)
+    for member in group.members:
+        if member.dropped:
+            name = next(flag.detector for flag in member.flags if flag.action == "drop")
+            dropped[f"detector:{name}"] += 1
+        elif step is None:
+            dropped["alone_in_group"] += 1
+    ledger.settle(
+        group.lease, step=step, consumed=len(live) if step is not None else 0, dropped=dropped
+    )
+
+
+def settle_all(ledger: Ledger, groups: Sequence[Group], step: int) -> None:
+    """Enter the fate of every group that a step consumed."""
+    for group in groups:
+        settle(ledger, group, step)

@@ -1,0 +1,60 @@
+"""Token log-probabilities of a micro-batch. One function computes old, reference and new values, so
+that on the sampling weights the ratio is exactly 1.
+
+Only the hidden states that predict a trained token reach the output head, in chunks, so memory for
+logits is `chunk x vocabulary` whatever the batch holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from rltrain.batch.packing import MicroBatch
+from rltrain.train.model import inner_model
+
+LOGITS_BUDGET = 32 * 1024 * 1024
+"""Logits held at once (elements); the chunk of tokens follows from the vocabulary."""
+
+
+class TokenScores(NamedTuple):
+    """Both [N], float32, nats."""
+
+    logprobs: Tensor
+    entropy: Tensor
+    """Of the sampling distribution at each trained token; carries no gradient."""
+
+
+def _score(hidden: Tensor, targets: Tensor, head: Any, temperature: float) -> tuple[Tensor, Tensor]:
+    logits = head(hidden).float() / temperature
+    logp = torch.log_softmax(logits, dim=-1)
+    entropy = -(logp.detach().exp() * logp.detach()).sum(-1)
+    return logp.gather(-1, targets[:, None]).squeeze(-1), entropy
+
+
+def token_scores(model: Any, batch: MicroBatch, temperature: float) -> TokenScores:
+    """Log-probabilities of the trained tokens under the policy at `temperature`.
+
+    Args:
+        model: a transformers causal LM (LoRA layers inside it are used as they are).
+    """
+    model = inner_model(model)
+    output = model.get_decoder()(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        position_ids=batch.positions,
+        use_cache=False,
+    )
+    hidden = output.last_hidden_state.flatten(0, 1)[batch.source]
+    head = model.get_output_embeddings()
+    chunk = max(1, LOGITS_BUDGET // head.weight.shape[0])
+    if len(hidden) <= chunk:
+        return TokenScores(*_score(hidden, batch.targets, head, temperature))
+    parts = [
+        checkpoint(_score, h, t, head, temperature, use_reentrant=False)
+        for h, t in zip(hidden.split(chunk), batch.targets.split(chunk), strict=True)
+    ]
+    return TokenScores(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -1,0 +1,33 @@
+"""Precision as one choice for the learner and the engine.
+
+fp32 computes as stored. bf16 and fp16 compute under autocast with parameters, and so the optimizer,
+in fp32; fp16 adds dynamic loss scaling, because gradients below 6e-8 would vanish (Precision-RL,
+arXiv 2510.26788).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ENGINE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class Precision:
+    """Autocast and loss scaling for one learner."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.name = name
+        self.dtype = DTYPES[name]
+        self.device = device
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=name == "fp16", init_scale=2.0**16, growth_interval=400
+        )
+
+    def compute(self) -> AbstractContextManager[object]:
+        """Context for forward passes."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
