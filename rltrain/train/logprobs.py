@@ -35,6 +35,15 @@ def _score(hidden: Tensor, targets: Tensor, head: Any, temperature: float) -> tu
     return logp.gather(-1, targets[:, None]).squeeze(-1), entropy
 
 
+def _mask_for(model: Any, mask: Tensor) -> Tensor:
+    """Plain attention adds its mask to the scores; fused kernels take booleans."""
+    if mask.dim() == 2 or model.config._attn_implementation != "eager":
+        return mask
+    allowed = torch.zeros(mask.shape, dtype=torch.get_autocast_dtype(mask.device.type)
+                          if torch.is_autocast_enabled(mask.device.type) else torch.float32)
+    return allowed.to(mask.device).masked_fill_(~mask, torch.finfo(allowed.dtype).min)
+
+
 def token_scores(model: Any, batch: MicroBatch, temperature: float) -> TokenScores:
     """Log-probabilities of the trained tokens under the policy at `temperature`.
 
@@ -44,7 +53,7 @@ def token_scores(model: Any, batch: MicroBatch, temperature: float) -> TokenScor
     model = inner_model(model)
     output = model.get_decoder()(
         input_ids=batch.ids,
-        attention_mask=batch.mask,
+        attention_mask=_mask_for(model, batch.mask),
         position_ids=batch.positions,
         use_cache=False,
     )

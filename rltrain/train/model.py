@@ -21,6 +21,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def attention_kind(device: torch.device) -> str:
+    """transformers' name of the attention to train with. On the CPU the plain one: the backward of
+    torch's fused CPU kernel takes half of a small model's step (scripts/bench_learner.py)."""
+    return "eager" if device.type == "cpu" else "sdpa"
+
+
 def load_policy(folder: str | Path, config: TrainConfig) -> Any:
     """A transformers causal LM with fp32 parameters on the device, LoRA layers added if asked.
 
@@ -32,7 +38,7 @@ def load_policy(folder: str | Path, config: TrainConfig) -> Any:
     device = pick_device(config.device)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, attn_implementation="sdpa"
+            str(folder), dtype=torch.float32, attn_implementation=attention_kind(device)
         )
     except (OSError, ValueError) as error:
         raise UserError(f"no model at {folder}: {str(error).splitlines()[0]}") from error

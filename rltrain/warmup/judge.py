@@ -37,23 +37,16 @@ def build_judge(
         rows.append(chat_row(prompt, "yes" if correct else "no"))
     texts = (row["prompt"][-1]["content"] for row in rows[:20_000])
     tokenizer = train_tokenizer([*texts, "yes", "no"], JUDGE_VOCAB, JUDGE_MAX_LENGTH)
-    model = sft.new_model(
-        tokenizer,
-        hidden_size=config.hidden_size,
-        layers=config.layers,
-        max_length=JUDGE_MAX_LENGTH,
-        seed=config.seed,
+    shape = sft.Shape(
+        hidden_size=config.hidden_size, layers=config.layers, max_length=JUDGE_MAX_LENGTH
     )
-    facts = sft.train(
-        model,
-        tokenizer,
-        rows,
-        folder,
-        progress,
+    schedule = sft.Schedule(
         steps=config.steps,
         batch_size=config.batch_size,
         lr=config.lr,
         seed=config.seed,
         prompt_weight=PROMPT_WEIGHT,
     )
+    model = sft.new_model(tokenizer, shape, config.seed)
+    facts = sft.train(model, tokenizer, rows, folder, progress, schedule)
     return {**facts, "examples": len(rows)}

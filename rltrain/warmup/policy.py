@@ -32,26 +32,18 @@ def build_policy(
     pairs = list(teacher.demonstrations(warmup.examples, warmup.seed, warmup.noise))
     texts = [text for task, answer in pairs for text in (task.prompt[-1].content, answer)]
     tokenizer = train_tokenizer(texts, config.vocab_size, config.max_length)
-    model = sft.new_model(
-        tokenizer,
+    shape = sft.Shape(
         hidden_size=config.hidden_size,
         layers=config.layers,
         heads=config.heads,
         kv_heads=config.kv_heads,
         intermediate_size=config.intermediate_size,
         max_length=config.max_length,
-        seed=warmup.seed,
     )
+    schedule = sft.Schedule(
+        steps=warmup.steps, batch_size=warmup.batch_size, lr=warmup.lr, seed=warmup.seed
+    )
+    model = sft.new_model(tokenizer, shape, warmup.seed)
     rows = [chat_row(task.prompt, answer) for task, answer in pairs]
-    facts = sft.train(
-        model,
-        tokenizer,
-        rows,
-        folder,
-        progress,
-        steps=warmup.steps,
-        batch_size=warmup.batch_size,
-        lr=warmup.lr,
-        seed=warmup.seed,
-    )
+    facts = sft.train(model, tokenizer, rows, folder, progress, schedule)
     return {**facts, "examples": len(rows), "noise": warmup.noise}

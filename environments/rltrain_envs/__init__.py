@@ -1,0 +1,1 @@
+"""Environments that ship with rltrain; each is a package with a `build` function."""

@@ -1,0 +1,157 @@
+"""The environment: one request in, one query out, and everything that can be said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rltrain.protocols import Agent, Check, Detector, Environment
+from rltrain.types import Message, Task, Turn, Verdict
+from rltrain_envs.segments import agents, demos
+from rltrain_envs.segments.detectors import RULES, SegmentDetector
+from rltrain_envs.segments.generator import Generator
+from rltrain_envs.segments.grammar import QuerySyntaxError
+from rltrain_envs.segments.schema import VALIDATOR_VERSION
+from rltrain_envs.segments.span import outside_text
+from rltrain_envs.segments.syntax import Refusal, print_answer
+from rltrain_envs.segments.verify import Verifier, build_verifier
+
+MAX_CHARS = 400
+"""Longest answer that the format allows; the longest gold query has about 170 characters."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SegmentCheck:
+    """One gate: a function from task and answer to a score in [0, 1] and a reason."""
+
+    gate: str
+    score: Callable[[Task, str], tuple[float, str]]
+    version: str = VALIDATOR_VERSION
+
+    async def __call__(self, task: Task, answer: str) -> Verdict:
+        """Score the answer. Raises `EnvironmentFault` if a store fails."""
+        score, reason = self.score(task, answer)
+        return Verdict(
+            gate=self.gate, passed=score == 1.0, score=score, reason=reason, version=self.version
+        )
+
+
+class SegmentSession:
+    """A single turn: whatever is said first is the answer."""
+
+    def __init__(self) -> None:
+        self._answer: str | None = None
+
+    async def step(self, turn: Turn) -> Sequence[Message] | None:
+        self._answer = turn.text
+        return None
+
+    @property
+    def answer(self) -> str:
+        assert self._answer is not None, "the answer is there once step returned None"
+        return self._answer
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+class Segments:
+    """Requests for customer segments. Implements `Environment` and `Audited`."""
+
+    name = "segments"
+    version = "1"
+
+    def __init__(self, verifier: Verifier, *, max_chars: int = MAX_CHARS) -> None:
+        self._verifier = verifier
+        self._generator = Generator(verifier.engine)
+        self._max_chars = max_chars
+
+    def tasks(self, split: str, seed: int) -> Iterator[Task]:
+        """Tasks of `train` (endless), `validation` or `test` (600 each). Raises `UserError`."""
+        return self._generator.tasks(split, seed)
+
+    def open(self, task: Task) -> SegmentSession:
+        return SegmentSession()
+
+    def checks(self) -> Mapping[str, Check]:
+        """`format`, `syntax`, `schema` and `execution`; each can be asked on its own."""
+        rules = {
+            "format": self._format, "syntax": self._syntax, "schema": self._schema,
+            "execution": self._verifier.score,
+        }
+        return {gate: SegmentCheck(gate=gate, score=score) for gate, score in rules.items()}
+
+    def detectors(self) -> Mapping[str, Detector]:
+        """`opt_out`, `tag_catch_all`, `schema_invention`, `over_broad` and `judge_injection`."""
+        return {
+            name: SegmentDetector(rule=rule, verifier=self._verifier)
+            for name, rule in RULES.items()
+        }
+
+    def truth(self, task: Task, answer: str) -> float:
+        """1.0 if the answer selects exactly the right customers in all stores, else 0.0."""
+        return self._verifier.score(task, answer)[0]
+
+    def canonical(self, task: Task, answer: str) -> str | None:
+        """The answer printed canonically, or None if it does not parse."""
+        found = self._verifier.read(answer)
+        return None if isinstance(found, QuerySyntaxError) else print_answer(found)
+
+    def judge_prompt(self, task: Task, canonical: str) -> Sequence[Message]:
+        """One message of three lines. The request is a stranger's text as well: it is put on one
+        line, so that it cannot pretend to be the query line."""
+        request = _one_line(str(task.data["request"]))
+        content = f"request: {request}\nquery: {_one_line(canonical)}\ncorrect?"
+        return (Message(role="user", content=content),)
+
+    def demonstrations(self, count: int, seed: int, noise: float) -> Iterator[tuple[Task, str]]:
+        """Warm-up data for a policy; see `demos.demonstrations`."""
+        return demos.demonstrations(count, seed, noise, verifier=self._verifier)
+
+    def judge_examples(self, count: int, seed: int, split: str) -> Iterator[tuple[Task, str, bool]]:
+        """Labelled pairs for a judge; see `demos.judge_examples`."""
+        return demos.judge_examples(count, seed, split, verifier=self._verifier)
+
+    def oracle(self) -> Agent:
+        """Answers every task with its gold query."""
+        return agents.oracle()
+
+    def adversaries(self) -> Sequence[Agent]:
+        """Scripted reward hackers, and agents that do nothing useful."""
+        return agents.adversaries()
+
+    def _format(self, task: Task, answer: str) -> tuple[float, str]:
+        text = answer.strip()
+        if not text:
+            return 0.0, "format: empty"
+        if len(text) > self._max_chars:
+            return 0.0, f"format: {len(text)} characters, at most {self._max_chars}"
+        if len(text.splitlines()) > 1:
+            return 0.0, "format: more than one line"
+        outside = outside_text(text)
+        return (0.0, f"format: text outside the query: {outside[:60]!r}") if outside else (1.0, "")
+
+    def _syntax(self, task: Task, answer: str) -> tuple[float, str]:
+        found = self._verifier.read(answer)
+        failed = isinstance(found, QuerySyntaxError)
+        return (0.0, f"syntax: {found}") if failed else (1.0, "")
+
+    def _schema(self, task: Task, answer: str) -> tuple[float, str]:
+        found = self._verifier.read(answer)
+        if isinstance(found, QuerySyntaxError):
+            return 0.0, f"syntax: {found}"
+        reasons = () if isinstance(found, Refusal) else self._verifier.violations(found)
+        return (0.0, "; ".join(reasons[:3])) if reasons else (1.0, "")
+
+
+def build(*, max_chars: int = MAX_CHARS) -> Environment:
+    """The environment, with its stores built (about a third of a second)."""
+    return Segments(build_verifier(), max_chars=max_chars)
+
+
+def _one_line(text: str) -> str:
+    """The text without line breaks, control characters or the marks of the judge's form."""
+    plain = "".join(char if char.isprintable() else " " for char in text)
+    for mark in ("request:", "query:", "correct?"):
+        plain = plain.replace(mark, mark[:-1])
+    return " ".join(plain.split())

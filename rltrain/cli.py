@@ -1,0 +1,86 @@
+"""The command line: `rltrain train | eval | export | report | tasks | score`.
+
+This file finds the command, turns errors into one sentence with the right exit code, and imports
+nothing heavy. Exit codes: 0 done, 2 something the user can put right, 3 a part of the system failed,
+130 interrupted; anything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+COMMANDS = {
+    "train": "train a policy and report what it learned and what it gamed",
+    "eval": "evaluate a finished run's policy, or any model folder, on held-out tasks",
+    "export": "write a run's adapter or model, ready for PEFT, transformers and vLLM",
+    "report": "write report.html and summary.json of a run again",
+    "tasks": "print an environment's tasks as JSON lines",
+    "score": "score answers from a JSONL file: every gate, flag, reward and truth",
+}
+
+HELP = """rltrain: reinforcement-learning training of language models, where every number is true.
+
+usage: rltrain COMMAND [options] [key=value ...]
+
+{commands}
+
+Start here:   rltrain train experiment=segments_cpu
+Then:         rltrain COMMAND --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `rltrain` script."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands=listing))
+        sys.exit(0 if args else 2)
+    if args[0] == "--version":
+        from rltrain import __version__
+
+        print(__version__)
+        return
+    if args[0] not in COMMANDS:
+        sys.exit(_fail(f"unknown command {args[0]!r}; there are {', '.join(COMMANDS)}", 2))
+    sys.exit(run(args[0], args[1:]))
+
+
+def run(name: str, args: list[str]) -> int:
+    """Run one command; returns its exit code."""
+    from rltrain.errors import RltrainError, UserError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        importlib.import_module(f"rltrain.commands.{name}").main(args)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except RltrainError as error:
+        return _fail(str(error), 3)
+    except KeyboardInterrupt:
+        return _fail("interrupted; every process of the run was stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        where = error.filename or "the run directory"
+        return _fail(f"cannot write {where}: {error.strerror}; free space or set runs_dir=…", 3)
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # so that `finally` stops every child on SIGTERM as on Ctrl-C
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return code

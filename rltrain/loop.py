@@ -1,0 +1,84 @@
+"""The training loop, on one screen.
+
+    consumes   groups (judged, screened, at most `max_lag` versions old) from the dispatcher
+    waits for  the workers, in `take`; the engines, in `push`
+    produces   new weights in every engine, one row of metrics, one file of rollouts, a settled
+               ledger, checkpoints
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rltrain.batch.packing import Batch
+from rltrain.protocols import Learner, WeightSync
+from rltrain.types import Group, StepStats
+
+
+class Groups(Protocol):
+    """The lag-bounded buffer."""
+
+    def take(self, count: int) -> list[Group]: ...
+    def advance(self, version: int) -> None: ...
+
+
+class Record(Protocol):
+    """Keeps what happened: settles the ledger, stores rollouts, logs the row of metrics."""
+
+    def __call__(
+        self, step: int, groups: Sequence[Group], stats: StepStats, seconds: Mapping[str, float]
+    ) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the loop is made of; `build.learner_parts` makes the real ones."""
+
+    groups: Groups
+    make_batch: Callable[[Sequence[Group]], Batch]
+    learner: Learner
+    sync: WeightSync
+    record: Record
+    save: Callable[[int], None]
+    """Writes a checkpoint of a step."""
+
+
+async def train(parts: Parts, *, max_steps: int, groups_per_step: int, save_every: int) -> None:
+    """Run all steps. Any exception ends the run; nothing is trained on twice or skipped."""
+    await parts.sync.push(parts.learner.model, version=0)  # a broken path fails here
+    parts.groups.advance(0)
+    for step in range(1, max_steps + 1):
+        clock = _Clock()
+        groups = await asyncio.to_thread(parts.groups.take, groups_per_step)
+        clock.lap("wait_s")
+        stats = parts.learner.step(parts.make_batch(groups))
+        clock.lap("learn_s")
+        pushed = await parts.sync.push(parts.learner.model, version=step)
+        parts.groups.advance(step)
+        clock.lap("sync_s")
+        parts.record(step, groups, stats, {**clock.laps, **_prefixed(pushed)})
+        if step == max_steps or (save_every and step % save_every == 0):
+            parts.save(step)
+
+
+class _Clock:
+    """Seconds between verbs."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
+
+
+def _prefixed(values: Mapping[str, Any]) -> dict[str, float]:
+    return {f"push_{key}": float(value) for key, value in values.items()}
