@@ -3,6 +3,7 @@ completion), then the run starts."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import hydra
@@ -25,6 +26,7 @@ def main(args: list[str]) -> None:
     register_schema()
     if not any(arg.split("=")[0] in HYDRA_FLAGS for arg in args):
         load_config([arg for arg in args if not arg.startswith("-")])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach our own handler instead of being printed
     sys.argv = ["rltrain train", *args]
     decorate = hydra.main(
         version_base="1.3", config_path=str(config_dir()), config_name="train"

@@ -35,7 +35,7 @@ class Child:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **(env or {}), PARENT_ENV: str(os.getpid())},
+                env={**_environment(), **(env or {}), PARENT_ENV: str(os.getpid())},
             )
 
     def poll(self) -> int | None:
@@ -70,6 +70,16 @@ class Child:
             self.wait(grace_s)
         with _ignoring_gone():
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    env = dict(os.environ)
+    # Without cached bytecode, torch and transformers are compiled anew in every process: 20 s each.
+    if env.pop("PYTHONDONTWRITEBYTECODE", None):
+        cache = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        env.setdefault("PYTHONPYCACHEPREFIX", str(cache / "rltrain" / "bytecode"))
+    env.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return env
 
 
 class _ignoring_gone:

@@ -40,6 +40,10 @@ _ERROR_LINE = re.compile(r"(?:^|\s)((?:[\w.]*(?:Error|Exception|Interrupt)|error
 _ECHOES = ("Engine core initialization failed", "EngineDeadError", "See stack trace", "See root")
 
 
+CPU_BATCHED_TOKENS = 8192
+"""Tokens of one engine step on the CPU."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """What is served; `EngineConfig` says with which resources."""
@@ -124,6 +128,10 @@ def server_args(config: EngineConfig, spec: EngineSpec, port: int, *, cpu: bool)
         args.append("--enforce-eager")
     if cpu:
         args += ["--kv-cache-memory-bytes", str(config.kv_cache_mb << 20)]
+        # A prompt cut in two makes vLLM 0.32 rewind the seeded generator of its request, which CPU
+        # generators cannot do: the engine dies. So prompts are never cut.
+        longest = max(CPU_BATCHED_TOKENS, spec.max_model_len or 0)
+        args += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(longest)]
     else:
         args += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
     if spec.dev:
