@@ -196,13 +196,17 @@ def learner_parts(config: RunConfig, run: RunDir, place: Place) -> tuple[Parts, 
         limit=config.train.micro_batch_tokens,
     )
     advantage = ADVANTAGES[config.algo.advantage]
+
+    def save(step: int) -> None:
+        save_checkpoint(run.checkpoints / f"step-{step:05d}", learner, renderer, step)
+
     parts = Parts(
         groups=source,
         make_batch=lambda groups: pack(batch_samples(groups, advantage)),
         learner=learner,
         sync=sync,
         record=Recorder(config, run, source, RunMonitor(config.detectors)),
-        save=lambda step: save_checkpoint(run.checkpoints / f"step-{step:05d}", learner, renderer, step),
+        save=save,
     )
     return parts, source
 

@@ -1,8 +1,8 @@
-"""The command line: `rltrain train | eval | export | report | tasks | score`.
+"""The command line: `rltrain train | build | eval | export | report | tasks | score`.
 
 This file finds the command, turns errors into one sentence with the right exit code, and imports
-nothing heavy. Exit codes: 0 done, 2 something the user can put right, 3 a part of the system failed,
-130 interrupted; anything else is a bug and shows its traceback.
+nothing heavy. Exit codes: 0 done, 2 something the user can put right, 3 a part of the system
+failed, 130 interrupted; anything else is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import FrameType
 
 COMMANDS = {
     "train": "train a policy and report what it learned and what it gamed",
+    "build": "build the embedded policy and judge ahead of a run",
     "eval": "evaluate a finished run's policy, or any model folder, on held-out tasks",
     "export": "write a run's adapter or model, ready for PEFT, transformers and vLLM",
     "report": "write report.html and summary.json of a run again",

@@ -1,4 +1,4 @@
-"""What is kept of a step: the ledger settled, rollouts stored, one row of metrics, alarms raised."""
+"""What is kept of a step: ledger settled, rollouts stored, one row of metrics, alarms raised."""
 
 from __future__ import annotations
 

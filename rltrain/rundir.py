@@ -62,7 +62,8 @@ class RunDir:
         try:
             return RunConfig.model_validate(yaml.safe_load(self.config_file.read_text()))
         except (yaml.YAMLError, ValidationError) as error:
-            raise UserError(f"{self.config_file} is damaged: {str(error).splitlines()[0]}") from error
+            first = str(error).splitlines()[0]
+            raise UserError(f"{self.config_file} is damaged: {first}") from error
 
 
 def create_run(config: RunConfig) -> RunDir:

@@ -41,7 +41,7 @@ def sequence_tis(
 def sequence_mis(
     old_N: Tensor, behaviour_N: Tensor, seq_N: Tensor, sequences: int, *, cap: float = 3.0
 ) -> Tensor:
-    """rho(y) where rho(y) <= cap, else 0: a sequence too far off is masked (Liu, Li et al. 2025)."""
+    """rho(y) where rho(y) <= cap, else 0: masks a sequence too far off (Liu, Li et al. 2025)."""
     total_S = sequence_sum(log_ratio(old_N, behaviour_N), seq_N, sequences)
     rho_S = total_S.clamp(-20, 20).exp()
     return torch.where(rho_S <= cap, rho_S, torch.zeros_like(rho_S))[seq_N]

@@ -90,7 +90,7 @@ def _rows(samples: Sequence[Sample], shared_prefix: bool, limit: int) -> list[_R
     for _, family in groupby(samples, key=lambda s: s.family):
         members = list(family)
         prefix = members[0].prefix
-        if any(m.ids[:prefix] != members[0].ids[:prefix] for m in members):
+        if any((m.prefix, m.ids[:prefix]) != (prefix, members[0].ids[:prefix]) for m in members):
             raise ValueError("siblings of one family must share their prefix token for token")
         row: list[Sample] = []
         for member in members:
@@ -153,7 +153,8 @@ def _micro_batch(
             kept = trained(sample)
             for t in kept:
                 first = t == row.prefix and row.prefix > 0
-                source.append(number * width + row.prefix - 1 if first else offset + t - row.prefix - 1)
+                start = number * width if first else offset - row.prefix
+                source.append(start + t - 1)
                 targets.append(sample.ids[t])
                 behaviour.append(sample.logprobs[t])
                 advantages.append(sample.advantages[t])

@@ -38,9 +38,12 @@ def _parse(args: list[str]) -> argparse.Namespace:
         prog="rltrain score",
         description="Score answers: one JSON line per answer with the verdict of every gate "
         "reached, flags with evidence, reward and executed truth.",
-        epilog="example: rltrain tasks --count 5 | python add_answers.py | rltrain score - --no-judge",
+        epilog="example: rltrain tasks --count 5 | python add_answers.py "
+        "| rltrain score - --no-judge",
     )
-    parser.add_argument("answers", help="JSONL file with id and answer on each line, or - for stdin")
+    parser.add_argument(
+        "answers", help="JSONL file with id and answer on each line, or - for stdin"
+    )
     parser.add_argument("--no-judge", action="store_true", help="leave the judge gate out")
     parser.add_argument(
         "--search", type=int, default=20_000,
@@ -85,7 +88,9 @@ def _tasks(env: Environment, wanted: set[str], search: int) -> dict[str, Task]:
         if len(found) == len(wanted):
             return found
     missing = sorted(wanted - found.keys())
-    raise UserError(f"no task has the id {missing[0]!r} ({len(missing)} unknown); see `rltrain tasks`")
+    raise UserError(
+        f"no task has the id {missing[0]!r} ({len(missing)} unknown); see `rltrain tasks`"
+    )
 
 
 @contextmanager
@@ -104,9 +109,13 @@ def _judge_endpoint(config: RunConfig, *, wanted: bool) -> Iterator[str | None]:
             "the embedded judge is not built yet; run `rltrain train` once, or pass --no-judge, or "
             "set rewards.judge.endpoint=…"
         )
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
     with (
         tempfile.TemporaryDirectory() as logs,
-        serving(config, None, folder, Path(logs), lambda text: print(text, file=sys.stderr)) as servers,
+        serving(config, None, folder, Path(logs), say) as servers,
     ):
         yield servers.judge_endpoint
 
@@ -123,7 +132,8 @@ async def _score(
     reward = build.rewarder(config, env, judge)
     try:
         for row in answers:
-            print(json.dumps(await _line(reward, known[row["id"]], row["answer"]), ensure_ascii=False))
+            line = await _line(reward, known[row["id"]], row["answer"])
+            print(json.dumps(line, ensure_ascii=False))
     finally:
         if judge:
             await judge.aclose()

@@ -10,17 +10,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from rltrain.config.model import HubModelConfig, TinyModelConfig
+from rltrain.config.rewards import RewardsConfig
 from rltrain.config.run import RunConfig
 from rltrain.errors import UserError
 
@@ -42,8 +44,9 @@ def register_schema() -> None:
     for name, field in RunConfig.model_fields.items():
         if name not in run and name != "rewards":
             default = field.get_default(call_default_factory=True)
-            run[name] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
-    judge = RunConfig.model_fields["rewards"].annotation.model_fields["judge"].default
+            section = isinstance(default, BaseModel)
+            run[name] = default.model_dump(mode="json") if section else default
+    judge = RewardsConfig.model_fields["judge"].default
     run["rewards"] = {"stages": "???", "judge": judge.model_dump(mode="json")}
     store.store(group="schema", name="run", node=run, package="_global_")
     for name, model in (("tiny", TinyModelConfig()), ("hub", HubModelConfig(name="???"))):
@@ -62,9 +65,16 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
 
 
 def validate(composed: DictConfig) -> RunConfig:
-    """A composed tree as a `RunConfig`. Raises `UserError` naming key, value and what is allowed."""
+    """A composed tree as a `RunConfig`.
+
+    Raises:
+        UserError: one line that names key, value and what is allowed.
+    """
     try:
         tree = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise UserError(f"config key {key!r} has no value; add {key}=… to the command") from error
     except OmegaConfBaseException as error:
         raise UserError(f"config: {str(error).splitlines()[0]}") from error
     try:
@@ -100,14 +110,17 @@ def _hydra_message(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def _suggest(key: str) -> str:
-    known = [*_keys(RunConfig), *(f"model.{k}" for m in (TinyModelConfig, HubModelConfig) for k in _keys(m))]
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else "; `rltrain train --cfg job` shows all keys"
+    close = difflib.get_close_matches(key, [*_keys(RunConfig)], n=1, cutoff=0.6)
+    if not close:
+        return "; `rltrain train --cfg job` shows all keys"
+    return f"; did you mean {close[0]!r}?"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _keys(inner, f"{prefix}{name}.")
+        # `LoraConfig | None` and the kinds of model are unions of sections.
+        union = isinstance(field.annotation, UnionType)
+        for inner in get_args(field.annotation) if union else (field.annotation,):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _keys(inner, f"{prefix}{name}.")

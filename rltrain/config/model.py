@@ -34,7 +34,7 @@ class TinyModelConfig(Section):
     heads: PositiveInt = 4
     kv_heads: PositiveInt = 2
     intermediate_size: PositiveInt = 512
-    vocab_size: PositiveInt = 512
+    vocab_size: PositiveInt = 1024
     """Byte-level BPE, trained on the environment's own text."""
     max_length: PositiveInt = 256
     """Tokens of prompt and completion together."""

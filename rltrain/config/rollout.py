@@ -10,7 +10,7 @@ from rltrain.config.base import Section
 
 
 class EnvironmentConfig(Section):
-    """A function that builds an environment, by import path: yours needs no fork of this project."""
+    """A function that builds an environment, by import path: yours needs no fork of rltrain."""
 
     entry: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`package.module:function`; called with `args`, returns a `protocols.Environment`."""
@@ -72,4 +72,4 @@ class SyncConfig(Section):
     probe_every: PositiveInt = 1
     """Pushes between probes; digests of what was transferred are compared at every push."""
     folder: str | None = None
-    """Where weights pass through; None takes /dev/shm, or the run directory where that is missing."""
+    """Where weights pass through; None takes /dev/shm, or the run directory if there is none."""

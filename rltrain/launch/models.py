@@ -55,7 +55,7 @@ def _pretrained(model: HubModelConfig) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return snapshot_download(model.name, revision=model.revision)
+        return str(snapshot_download(model.name, revision=model.revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"model {model.name!r} is neither a folder here nor could it be fetched from the hub "

@@ -35,7 +35,8 @@ class Servers:
         """What died, or None."""
         for server in (self.policy, self.judge):
             if server and server.poll() is not None:
-                return f"the {server.spec.name} server ended with code {server.poll()}; see {server.log}"
+                name, code = server.spec.name, server.poll()
+                return f"the {name} server ended with code {code}; see {server.log}"
         return None
 
 

@@ -150,7 +150,8 @@ def _supervise(
     for number in range(config.rollout.workers):
         name = f"worker-{number}"
         args = ["worker", str(run.path), name]
-        children.append(Child(name, args, run.logs / f"{name}.log", {**env, "OMP_NUM_THREADS": "1"}))
+        worker_env = {**env, "OMP_NUM_THREADS": "1"}
+        children.append(Child(name, args, run.logs / f"{name}.log", worker_env))
     ended = threading.Event()
     watcher = threading.Thread(
         target=follow, args=(run.metrics, view), kwargs={"done": ended.is_set}, daemon=True

@@ -1,4 +1,4 @@
-"""Versions of what a run's numbers depend on, read from installed metadata (nothing is imported)."""
+"""Versions of what a run's numbers depend on, from installed metadata (nothing is imported)."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from markupsafe import Markup
 from rltrain.report import tables, text
 from rltrain.report.data import Run, load
 from rltrain.report.headline import alarms, headline, tiles, wall_s
+from rltrain.report.figures import Curves
 from rltrain.report.health import all_figures
 from rltrain.report.scan import Scan, scan
 from rltrain.report.summary import summary_of
@@ -31,7 +32,7 @@ from rltrain.track.files import write_text
 
 ASSETS = Path(__file__).parent / "assets"
 POSTER = ("reward-truth", "funnel", "hacks")
-_HEALTH = ("staleness", "mismatch", "entropy", "lengths", "shares", "optimizer", "throughput")
+_HEALTH = ("staleness", "mismatch", "entropy", "lengths", "shares", "optimizer")
 
 
 def write_report(run_dir: Path) -> Path:
@@ -66,6 +67,7 @@ def _context(run: Run, found: Scan) -> dict[str, Any]:
         "alarms": alarms(summary),
         "tiles": tiles(run, summary, took_s),
         "figures": figures,
+        "note": Curves(run.rows).note if run.rows else "",
         "health": [figures[name] for name in _HEALTH if name in figures],
         "data": _data(figures),
         "hacks": tables.hacks(run, found),

@@ -30,17 +30,16 @@ class Pairs:
 
 
 def is_exact(row: Rollout) -> bool:
-    return row["truth"] is not None and row["truth"] >= TRUE_AT
+    """Executed truth decides; where none can be measured, the evaluation counts the reward."""
+    outcome = row["reward"] if row["truth"] is None else row["truth"]
+    return bool(outcome >= TRUE_AT)
 
 
 def pair(before: Sequence[Rollout], after: Sequence[Rollout]) -> Pairs:
-    """Join by task and sample. Tasks with an unmeasured truth on either side are left out."""
-    old = {(row["task_id"], row["sample"]): row for row in before if row["truth"] is not None}
+    """Join by task and sample. A task that the system lost at either end is left out."""
     kinds: dict[tuple[bool, bool], list[tuple[Rollout, Rollout]]] = {}
-    for row in after:
-        first = old.get((row["task_id"], row["sample"]))
-        if first is not None and row["truth"] is not None:
-            kinds.setdefault((is_exact(first), is_exact(row)), []).append((first, row))
+    for first, last in _joined(before, after):
+        kinds.setdefault((is_exact(first), is_exact(last)), []).append((first, last))
     return Pairs(
         fixed=tuple(kinds.get((False, True), ())),
         broken=tuple(kinds.get((True, False), ())),
@@ -49,18 +48,18 @@ def pair(before: Sequence[Rollout], after: Sequence[Rollout]) -> Pairs:
     )
 
 
+def _joined(
+    before: Sequence[Rollout], after: Sequence[Rollout]
+) -> list[tuple[Rollout, Rollout]]:
+    old = {(row["task_id"], row["sample"]): row for row in before}
+    return [(old[key], row) for row in after if (key := (row["task_id"], row["sample"])) in old]
+
+
 def deltas(before: Sequence[Rollout], after: Sequence[Rollout], seed: int) -> dict[str, Any]:
     """`delta` (exact) and `hack_delta` (any flag): {mean, ci95, n, seed}, or None without pairs."""
-    old = {(row["task_id"], row["sample"]): row for row in before}
-    pairs = [
-        (old[key], row) for row in after if (key := (row["task_id"], row["sample"])) in old
-    ]
-    measured = [
-        (first, last) for first, last in pairs
-        if first["truth"] is not None and last["truth"] is not None
-    ]
+    pairs = _joined(before, after)
     return {
-        "delta": _delta([(is_exact(a), is_exact(b)) for a, b in measured], seed),
+        "delta": _delta([(is_exact(a), is_exact(b)) for a, b in pairs], seed),
         "hack_delta": _delta([(bool(a["flags"]), bool(b["flags"])) for a, b in pairs], seed),
     }
 

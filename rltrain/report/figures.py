@@ -57,26 +57,28 @@ class Curves:
         return [value if value is not None and math.isfinite(value) else None for value in found]
 
     def line(self, name: str, label: str, color: str, **style: Any) -> list[Trace]:
-        """The raw values, thin, behind their rolling mean; one line if there is too little."""
+        """The raw values, thin, behind their rolling mean; raw alone if there is too little, or if
+        `smooth` is False: a mean of maxima would be below the largest."""
+        smooth = style.pop("smooth", True) and self.smooth > 1
         values = self.values(name, style.pop("absent", None))
         if all(value is None for value in values):
             return []
         line = {"color": color, "width": 2} | style.pop("line", {})
+        if not smooth:
+            return [_trace(self.steps, values, label, line) | style]
         bold = _trace(self.steps, _rolling(values, self.smooth), label, line) | style
-        if self.smooth == 1:
-            return [bold]
         raw = _trace(self.steps, values, label, {"color": color, "width": 1}) | style
         return [raw | {"opacity": 0.3, "showlegend": False, "hoverinfo": "skip"}, bold]
 
     @property
     def note(self) -> str:
-        """What was done to the curves, for their captions."""
+        """What was done to the curves, in one sentence; empty if nothing was."""
         notes = []
         if self.bin > 1:
             notes.append(f"each point is the mean of {self.bin} steps")
         if self.smooth > 1:
             notes.append(f"bold: mean over {self.smooth} points, thin: raw")
-        return f" ({'; '.join(notes)})" if notes else ""
+        return f"Curves: {'; '.join(notes)}." if notes else ""
 
 
 def _average(rows: Sequence[Row]) -> Row:
@@ -122,13 +124,12 @@ SHARE = {"tickformat": ".0%", "rangemode": "tozero"}
 
 
 def reward_truth(run: Run, curves: Curves) -> Figure | None:
-    data = [
-        *curves.line("reward/mean", "reward (trained on)", BLUE),
-        *curves.line(
+    data = curves.line("reward/mean", "reward (trained on)", BLUE)
+    if curves.values("reward/judged_mean") != curves.values("reward/mean"):
+        data += curves.line(
             "reward/judged_mean", "reward before screening", ORANGE, line={"dash": "dot"}
-        ),
-        *curves.line("truth/mean", "truth (executed)", GREEN),
-    ]
+        )
+    data += curves.line("truth/mean", "truth (executed)", GREEN)
     if not data:
         return None
     shapes = [
@@ -143,7 +144,7 @@ def reward_truth(run: Run, curves: Curves) -> Figure | None:
         id="reward-truth", title="Reward against truth", height=360, wide=True, data=data,
         layout=layout(yaxis=SHARE | {"range": [0, 1.02]}, shapes=shapes),
         caption="Good: both rise together. Reward that rises while truth does not is being gamed."
-        + shading + curves.note,
+        + shading,
     )
 
 
@@ -177,15 +178,20 @@ def funnel(run: Run) -> Figure | None:
             "hovertemplate": "%{y}: %{x:.1%}",
         })
     return Figure(
-        id="funnel", title="Gates: who gets how far", height=70 + 52 * len(labels), data=data,
+        id="funnel", title="Gates: who gets how far", height=funnel_height(run), data=data,
         layout=layout(
             xaxis={"title": {"text": "share of all rollouts"}, "tickformat": ".0%",
-                   "range": [0, 1.14], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
+                   "range": [0, 1.2], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
             yaxis={"autorange": "reversed"}, hovermode="closest", barmode="group", bargap=0.25,
         ),
         caption="Share of all rollouts that passed a gate and every gate before it. "
         "Good: the last bars are longer, above all at the bottom.",
     )
+
+
+def funnel_height(run: Run) -> int:
+    """Pixels; the chart beside the funnel takes the same."""
+    return 70 + 52 * (1 + len(run.gates))
 
 
 def _passed(rows: Sequence[Row], gate: str) -> float:
@@ -204,10 +210,10 @@ def hack_rates(run: Run, curves: Curves) -> Figure | None:
         color = PALETTE[place % len(PALETTE)]
         data += curves.line(f"flag/{name}", name, color, absent=0.0)
     return Figure(
-        id="hacks", title="Hack rates", data=data, height=320,
+        id="hacks", title="Hack rates", data=data, height=funnel_height(run),
         layout=layout(yaxis=SHARE),
         caption="Share of all rollouts that a detector flagged. Good: falls to zero; a line that "
-        "climbs is a hack being learned." + curves.note,
+        "climbs is a hack being learned.",
     )
 
 
@@ -228,7 +234,7 @@ def tiers(run: Run) -> Figure | None:
         for name, values, color in sides
     ]
     return Figure(
-        id="tiers", title="Exact answers by tier", data=data, height=320,
+        id="tiers", title="Exact answers by tier", data=data, height=260, wide=True,
         layout=layout(xaxis={"title": {"text": "tier"}, "type": "category"}, barmode="group",
                        hovermode="closest", yaxis=SHARE | {"range": [0, 1.02]}),
         caption="Held-out tasks by difficulty. Good: every tier gains; a gain in the easiest "

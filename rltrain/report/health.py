@@ -36,6 +36,7 @@ class _Chart(NamedTuple):
     lines: tuple[_Line, ...]
     caption: str
     yaxis: dict[str, Any]
+    smooth: bool = True
 
 
 _CHARTS = (
@@ -43,14 +44,16 @@ _CHARTS = (
         "staleness", "Staleness",
         (_Line("lag/mean", "mean", BLUE), _Line("lag/max", "largest", RED)),
         "Policy versions between sampling and training. Good: the largest stays within "
-        "rollout.max_lag.", {"title": {"text": "versions"}},
+        "rollout.max_lag.", {"title": {"text": "versions"}}, False,
     ),
     _Chart(
         "mismatch", "Trainer against engine",
         (_Line("mismatch/mean_abs_logprob", "mean |Δ log-probability|", PURPLE),
          _Line("mismatch/k3", "k3 (KL estimate)", ORANGE)),
         "How far the engine's log-probabilities are from the trainer's, in nats. "
-        "Good: small and flat.", {"title": {"text": "nats"}, "exponentformat": "power"},
+        "Good: small and flat.",
+        {"title": {"text": "nats (log scale)"}, "type": "log", "exponentformat": "power",
+         "dtick": 1},
     ),
     _Chart(
         "entropy", "Policy entropy", (_Line("policy/entropy", "entropy", TEAL),),
@@ -101,7 +104,7 @@ def timing(curves: Curves) -> Figure | None:
                                          strict=True)
     ]
     return Figure(
-        id="timing", title="Where the seconds of a step went", data=data, height=320,
+        id="timing", title="Where the seconds of a step went", data=data, height=260,
         layout=layout(yaxis={"title": {"text": "seconds"}}),
         caption="Good: learning dominates. Much waiting means that rollouts are the bottleneck: "
         "more workers or a larger max_lag.",
@@ -114,11 +117,11 @@ def health(curves: Curves) -> list[Figure]:
     for chart in _CHARTS:
         data = [
             trace for line in chart.lines
-            for trace in curves.line(line.metric, line.label, line.color)
+            for trace in curves.line(line.metric, line.label, line.color, smooth=chart.smooth)
         ]
         if data:
             figures.append(Figure(
-                id=chart.id, title=chart.title, caption=chart.caption + curves.note, data=data,
+                id=chart.id, title=chart.title, caption=chart.caption, data=data,
                 layout=layout(yaxis=chart.yaxis, showlegend=len(chart.lines) > 1), height=260,
             ))
     return figures

@@ -57,7 +57,7 @@ class Scan:
         return totals
 
 
-def scan(run_dir: Path, *, judge_gate: str = "judge", keep: int = 40) -> Scan:
+def scan(run_dir: Path, *, judge_gate: str = "judge", keep: int = 200) -> Scan:
     """Read every step file. keep: flagged rows held per detector, half early, half late.
 
     A damaged file is named in `damaged`, never skipped in silence."""
@@ -126,17 +126,17 @@ def _example(row: Mapping[str, Any], flag: Mapping[str, str]) -> dict[str, Any]:
 
 
 def pick_hacks(rows: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
-    """Up to k examples: the earliest and the latest, each answer once while there are others."""
-    fresh: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        fresh.setdefault(row["answer"], row)
-    distinct = list(fresh.values())
-    pool = distinct if len(distinct) >= k else rows
-    if len(pool) <= k:
-        return [row | {"when": _when(index, len(pool))} for index, row in enumerate(pool)]
-    early, late = pool[: (k + 1) // 2], pool[len(pool) - k // 2:]
+    """Up to k examples, steps ascending: the earliest and the latest different answers.
+
+    An answer is shown twice at most, when it is among the first and still among the last."""
+    first = {row["answer"]: row for row in reversed(rows)}
+    last = {row["answer"]: row for row in rows}
+    early = sorted(first.values(), key=_place)[: (k + 1) // 2]
+    shown = {_place(row) for row in early}
+    late = [row for row in sorted(last.values(), key=_place) if _place(row) not in shown]
+    late = late[max(0, len(late) - k // 2):]
     return [row | {"when": "early"} for row in early] + [row | {"when": "late"} for row in late]
 
 
-def _when(index: int, count: int) -> str:
-    return "early" if index < (count + 1) // 2 else "late"
+def _place(row: dict[str, Any]) -> tuple[int, int, int]:
+    return row["step"], row["lease"], row["sample"]

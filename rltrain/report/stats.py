@@ -24,7 +24,8 @@ def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float
     z = float(norm.ppf(0.5 + confidence / 2))
     centre = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * float(np.sqrt(k * (n - k) / n + z * z / 4))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Exact at the ends, where rounding would leave 1e-18 instead of 0.
+    return 0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half
 
 
 def paired_bootstrap(

@@ -18,7 +18,8 @@ from rltrain.report.stats import kappa, kappa_interval
 from rltrain.track.files import nulled, to_json, write_text
 
 _EVAL = (
-    "exact", "valid", "n", "ci95", "reward", "hack_rate", "flags", "by_tier", "wall_s",
+    "exact", "valid", "n", "ci95", "reward", "hack_rate", "flags", "by_tier", "faults",
+    "wall_s",
 )
 _TIMING = ("setup_s", "build_s", "train_s", "generate_s", "learn_s", "sync_s")
 _SAME = 1e-9

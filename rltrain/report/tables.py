@@ -11,7 +11,7 @@ from rltrain.report.evals import pair, sample_pairs
 from rltrain.report.scan import Scan, pick_hacks
 from rltrain.track.redact import redact_text
 
-HACKS_PER_DETECTOR = 8
+HACKS_PER_DETECTOR = 6
 CHANGED, UNCHANGED = 12, 6
 _MOST_EVENTS = 300
 
@@ -44,12 +44,18 @@ def hacks(run: Run, found: Scan) -> dict[str, Any]:
                     found.actions.items()) if detector == name
             ) or "none",
             **run.ends(f"flag/{name}", absent=0.0),
-            "before": (run.facts["eval_before"].get("flags") or {}).get(name),
-            "after": (run.facts["eval_after"].get("flags") or {}).get(name),
+            "before": _held_out(run, "before", name),
+            "after": _held_out(run, "after", name),
         }
         for name in sorted({*run.detectors, *found.flags})
     ]
     return {"rows": rows, "counts": counts, "per_detector": HACKS_PER_DETECTOR}
+
+
+def _held_out(run: Run, when: str, detector: str) -> float | None:
+    """Share of held-out answers that a detector flagged; an evaluation lists only what it found."""
+    flags = run.facts[f"eval_{when}"].get("flags")
+    return None if flags is None else flags.get(detector, 0.0)
 
 
 def pairs(run: Run) -> dict[str, Any]:

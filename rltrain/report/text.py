@@ -97,9 +97,7 @@ def _visible(character: str) -> str:
     if character in "\n\t":
         return character
     code = ord(character)
-    if code < 32:
-        return chr(0x2400 + code)
-    if code == 127 or 128 <= code < 160 or unicodedata.category(character) in _HIDDEN:
+    if code < 32 or 127 <= code < 160 or unicodedata.category(character) in _HIDDEN:
         return f"\u27e8U+{code:04X}\u27e9"
     return character
 

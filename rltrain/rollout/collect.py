@@ -48,7 +48,8 @@ class Collector:
         try:
             first = await self._sample(prompt, samples, seed)
         except SystemFault as fault:
-            lost = tuple(Fault(sample=i, kind=fault.kind, detail=str(fault)) for i in range(samples))
+            kind, detail = fault.kind, str(fault)
+            lost = tuple(Fault(sample=i, kind=kind, detail=detail) for i in range(samples))
             return Group(lease=lease, task=task, members=(), faults=lost)
         sampled = time.perf_counter()
         results = await asyncio.gather(

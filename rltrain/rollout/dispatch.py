@@ -5,8 +5,9 @@
 
 Staleness is bounded where work is given out, not repaired where it is used: with B groups a step
 and v steps done, at most (v + 1 + max_lag) * B groups have ever been leased (those that were lost
-and replaced aside), so a group is consumed at most `max_lag` versions after it was begun. max_lag 0
-is the synchronous run.
+and replaced aside), and they are consumed in the order of their leases, so a group is consumed at
+most `max_lag` versions after it was begun. Taking whichever came back first would break that bound
+for a slow group, and favour short answers. max_lag 0 is the synchronous run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import zmq
 
 from rltrain.batch.samples import live_members
-from rltrain.errors import ChildDied, RltrainError
+from rltrain.errors import ChildDied, RltrainError, UserError
 from rltrain.rollout import wire
 from rltrain.rollout.ledger import Ledger
 from rltrain.types import Group, Task
@@ -55,12 +56,14 @@ class Dispatcher:
         self.counters: dict[str, dict[str, float]] = {}
         """Latest cumulative counters of each worker."""
         self._tasks = tasks
-        self._socket = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.bind(address)
         if address.startswith("ipc://"):
             Path(address.removeprefix("ipc://")).chmod(0o600)
         self._wanted: deque[bytes] = deque()
         self._ready: list[Group] = []
+        self._open: set[int] = set()
+        """Leases whose group is not back yet."""
         self._leased = 0
         self._replaced = 0
         self._version = 0
@@ -81,15 +84,16 @@ class Dispatcher:
             self._version = version
 
     def take(self, count: int) -> list[Group]:
-        """Wait for `count` groups that can be trained on, and return them in lease order.
+        """Wait until the `count` oldest leases are back, and return their groups in lease order.
 
         Raises:
             ChildDied: if a worker gave up, or no group arrived for `stall_s` seconds.
+            RltrainError: if too many rollouts were lost to system faults.
         """
         with self._changed:
             deadline = time.monotonic() + self.plan.stall_s
             arrived = len(self._ready)
-            while len(self._ready) < count:
+            while len(taken := self._oldest(count)) < count:
                 if self._error:
                     raise self._error
                 if len(self._ready) > arrived:
@@ -101,9 +105,14 @@ class Dispatcher:
                         f"({len(self._ready)} of {count} are here); see logs/worker-*.log"
                     )
                 self._changed.wait(timeout=1.0)
-            self._ready.sort(key=lambda g: g.lease)
-            taken, self._ready = self._ready[:count], self._ready[count:]
+            self._ready = [group for group in self._ready if group.lease > taken[-1].lease]
             return taken
+
+    def _oldest(self, count: int) -> list[Group]:
+        """The groups here that no lease still open comes before, at most `count`, oldest first."""
+        first_open = min(self._open, default=self._leased)
+        here = (group for group in self._ready if group.lease < first_open)
+        return sorted(here, key=lambda group: group.lease)[:count]
 
     def close(self) -> None:
         """Tell workers to stop, and end the thread."""
@@ -142,18 +151,20 @@ class Dispatcher:
     def _accept(self, group: Group) -> None:
         faults = len(group.faults)
         self._recent.append((faults, faults + len(group.members)))
-        if len(live_members(group)) < 2:  # nobody to compare with: another task takes its place
-            settle(self.ledger, group, step=None)
-            self._replaced += 1
-            self._check_fault_rate()
-            return
         with self._changed:
-            self._ready.append(group)
+            self._open.remove(group.lease)
+            if len(live_members(group)) >= 2:
+                self._ready.append(group)
+            else:  # nobody to compare with: another task takes its place
+                settle(self.ledger, group, step=None)
+                self._replaced += 1
             self._changed.notify_all()
+        self._check_fault_rate()
 
     def _check_fault_rate(self) -> None:
         lost, seen = (sum(column) for column in zip(*self._recent, strict=True))
-        if len(self._recent) >= self.plan.groups_per_step and lost / seen > self.plan.max_fault_rate:
+        enough = len(self._recent) >= self.plan.groups_per_step
+        if enough and lost / seen > self.plan.max_fault_rate:
             raise RltrainError(
                 f"{lost} of the last {seen} rollouts were lost to system faults, more than "
                 f"rollout.max_fault_rate={self.plan.max_fault_rate}; see events.jsonl"
@@ -166,10 +177,17 @@ class Dispatcher:
             allowed = ahead + self._replaced - self._leased
         for _ in range(min(allowed, len(self._wanted))):
             identity = self._wanted.popleft()
-            task = next(self._tasks)
+            task = next(self._tasks, None)
+            if task is None:
+                raise UserError(
+                    f"the environment's train split ended after {self._leased} tasks; it must be "
+                    "endless (repeat its tasks)"
+                )
             number = self._leased
             self.ledger.lease(number, task.id, plan.group_size, self._version, identity.decode())
-            self._leased += 1
+            with self._changed:
+                self._open.add(number)
+                self._leased += 1
             lease = wire.Lease(
                 lease=number,
                 task=task,

@@ -3,8 +3,8 @@
     issued = consumed + dropped (by reason) + in flight         counted in rollouts, at every step
 
 A lease covers the `samples` siblings of one task. Its group comes back with some of them lost to
-the system (`fault:engine`, ...), some dropped by a detector, and the rest consumed at a step. SQLite
-in WAL mode with one writer, the learner's rank 0; readers may look on at any time.
+the system (`fault:engine`, ...), some dropped by a detector, and the rest consumed at a step.
+SQLite in WAL mode with one writer, the learner's rank 0; readers may look on at any time.
 """
 
 from __future__ import annotations
@@ -67,11 +67,17 @@ class Ledger:
         """Close a lease: how many of its rollouts were consumed at `step`, the rest by reason.
 
         Raises:
-            ValueError: if they do not add up to what was issued.
+            ValueError: if they do not add up to what was issued, or the lease is closed already.
         """
-        row = self._db.execute("SELECT samples FROM leases WHERE lease=?", (lease,)).fetchone()
-        if row is None or consumed + sum(dropped.values()) != row[0]:
-            raise ValueError(f"lease {lease}: {consumed} consumed + {dict(dropped)} != {row}")
+        row = self._db.execute(
+            "SELECT samples FROM leases WHERE lease=? AND state!='settled'", (lease,)
+        ).fetchone()
+        if row is None:
+            raise ValueError(f"lease {lease} is not open: never issued, or settled already")
+        if consumed + sum(dropped.values()) != row[0]:
+            raise ValueError(
+                f"lease {lease}: {consumed} consumed + {dict(dropped)} != {row[0]} issued"
+            )
         self._db.execute(
             "UPDATE leases SET state='settled', step=?, consumed=?, dropped=? WHERE lease=?",
             (step, consumed, json.dumps(dict(dropped)), lease),

@@ -10,6 +10,9 @@ from typing import Any
 from rltrain.errors import UserError
 from rltrain.types import Message
 
+STAND_IN = "answer-of-the-policy"
+"""Takes the place of a sampled turn where only what comes after it is wanted."""
+
 
 class Renderer:
     """Messages -> ids, ids -> text, for one tokenizer."""
@@ -36,24 +39,25 @@ class Renderer:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation, ending where the assistant is to speak."""
-        return self._template(messages, first=True)
+        return self._ids(self._rendered(messages))
 
     def continuation(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of new messages after a sampled turn, to be appended to the ids so far."""
-        return self._template(messages, first=False)
+        """Ids of new messages after a sampled turn, to be appended to the ids so far.
+
+        Rendered behind a stand-in for that turn, because a template may open a conversation with
+        a preamble, refuse an empty one, and put text between turns."""
+        so_far = (Message(role="user", content="?"), Message(role="assistant", content=STAND_IN))
+        _, _, rest = self._rendered([*so_far, *messages]).partition(STAND_IN)
+        return self._ids(rest.removeprefix(self.tokenizer.eos_token))
 
     def text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _template(self, messages: Sequence[Message], first: bool) -> list[int]:
+    def _rendered(self, messages: Sequence[Message]) -> str:
         chat = [{"role": m.role, "content": m.content} for m in messages]
-        rendered = self.tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=False
+        return str(
+            self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         )
-        if not first:
-            # A template may open every conversation with a preamble; a continuation has none.
-            preamble = self.tokenizer.apply_chat_template(
-                [], add_generation_prompt=False, tokenize=False
-            )
-            rendered = rendered.removeprefix(preamble)
+
+    def _ids(self, rendered: str) -> list[int]:
         return [int(i) for i in self.tokenizer.encode(rendered, add_special_tokens=False)]

@@ -24,8 +24,11 @@ class Renders(Protocol):
 class Trained(Protocol):
     """A learner as far as saving is concerned."""
 
-    model: Any
-    optimizer: torch.optim.Optimizer
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
 
 
 def save_checkpoint(folder: Path, learner: Trained, renderer: Renders, step: int) -> Path:
@@ -57,14 +60,18 @@ def verify_checkpoint(folder: Path) -> int:
     marker = folder / MARKER
     if not marker.is_file():
         raise ValueError(f"{folder} is not a complete checkpoint: {MARKER} is missing")
-    facts = json.loads(marker.read_text())
-    for name, expected in facts["sha256"].items():
+    try:
+        facts = json.loads(marker.read_text())
+        step, sums = int(facts["step"]), dict(facts["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"checkpoint {folder}: {MARKER} is damaged ({error})") from error
+    for name, expected in sums.items():
         path = folder / name
         if not path.is_file():
             raise ValueError(f"checkpoint {folder} lacks {name}")
         if _sha256(path) != expected:
             raise ValueError(f"checkpoint {folder}: {name} is damaged (checksum differs)")
-    return int(facts["step"])
+    return step
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

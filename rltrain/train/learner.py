@@ -58,7 +58,7 @@ def learning_rate(config: TrainConfig, max_steps: int) -> Callable[[int], float]
 
 
 class PolicyLearner:
-    """Owns the policy's parameters and the optimizer. Single device; ranks are a wrapper's matter."""
+    """Owns the policy's parameters and the optimizer. One device; ranks are a wrapper's matter."""
 
     def __init__(
         self, model: Any, objective: Objective, config: TrainConfig, max_steps: int
@@ -84,7 +84,7 @@ class PolicyLearner:
     def step(self, batch: Batch) -> StepStats:
         """Take `epochs` optimizer steps on a batch. An empty batch changes nothing."""
         started = time.perf_counter()
-        lr = self.schedule.get_last_lr()[0]
+        lr = float(self.schedule.get_last_lr()[0])
         batches = [_to(micro, self.device) for micro in batch.micro_batches]
         old: list[Tensor | None] = [None] * len(batches)
         totals: dict[str, Tensor] = {}
@@ -107,7 +107,7 @@ class PolicyLearner:
         weight_N = self.objective.correction(old_N, micro.behaviour, micro.seq, micro.sequences)
         result = self.objective.loss(new_N, old_N, micro.advantages, micro.seq, micro.sequences)
         loss = (result.loss * weight_N.detach() * micro.weights).sum()
-        self.precision.scaler.scale(loss).backward()
+        torch.autograd.backward(self.precision.scaler.scale(loss))
         with torch.no_grad():
             sums = {
                 "loss": loss,

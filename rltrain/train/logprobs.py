@@ -64,6 +64,8 @@ def token_scores(model: Any, batch: MicroBatch, temperature: float) -> TokenScor
         return TokenScores(*_score(hidden, batch.targets, head, temperature))
     parts = [
         checkpoint(_score, h, t, head, temperature, use_reentrant=False)
-        for h, t in zip(hidden.split(chunk), batch.targets.split(chunk), strict=True)
+        for h, t in zip(
+            torch.split(hidden, chunk), torch.split(batch.targets, chunk), strict=True
+        )
     ]
     return TokenScores(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -72,7 +72,7 @@ def inner_model(model: Any) -> Any:
 
 def full_state(model: Any) -> Mapping[str, torch.Tensor]:
     """Weights under the names of the model's own checkpoint format, tied ones once."""
-    state = inner_model(model).state_dict()
+    state: dict[str, torch.Tensor] = inner_model(model).state_dict()
     if getattr(inner_model(model).config, "tie_word_embeddings", False):
         state = {k: v for k, v in state.items() if k != "lm_head.weight"}
     return state

@@ -20,7 +20,7 @@ def content_key(ingredients: Mapping[str, Any]) -> str:
 
 
 def source_digest(*folders: Path) -> str:
-    """Hash of the Python and JSON sources under some folders: a changed generator is a new model."""
+    """Hash of the Python and JSON sources under folders: a changed generator is a new model."""
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(p for p in folder.rglob("*") if p.suffix in {".py", ".json"}):

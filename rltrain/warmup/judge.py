@@ -17,7 +17,7 @@ from rltrain.warmup.tokenizer import train_tokenizer
 
 PROMPT_WEIGHT = 0.3
 """Weight of the loss on the prompt: reading the pair teaches more than one verdict token does."""
-JUDGE_VOCAB = 512
+JUDGE_VOCAB = 1024
 JUDGE_MAX_LENGTH = 256
 
 

@@ -1,4 +1,4 @@
-"""Supervised training from scratch with TRL's `SFTTrainer`: what policy and judge have in common."""
+"""Supervised training from scratch with TRL's `SFTTrainer`, for policy and judge alike."""
 
 from __future__ import annotations
 

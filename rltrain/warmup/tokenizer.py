@@ -17,6 +17,10 @@ CHAT_TEMPLATE = (
 )
 
 
+WORDS = r" ?[A-Za-z_][A-Za-z_.]*| ?\d| ?[^\sA-Za-z_\d]|\s"
+"""What merges may not cross. An identifier such as `shopify_email.opened` can be one token."""
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> (
     PreTrainedTokenizerFast
 ):
@@ -25,7 +29,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> (
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r" ?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d]|\s"), "isolated"),
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]

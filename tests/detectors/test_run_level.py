@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from detector_fakes import group, member
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped,unused-ignore]
@@ -22,6 +21,7 @@ from rltrain.detectors import (
 )
 from rltrain.detectors.run_level import trend
 from rltrain.types import Group, Message, Task
+from tests.detectors.detector_fakes import group, member
 
 WINDOW = 20
 Series = tuple[np.ndarray, np.ndarray]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from detector_fakes import OwnDetectors, Says, judged
 
 from rltrain.config.rewards import DetectorConfig, DetectorsConfig
 from rltrain.detectors import DETECTORS, Screen, build_screen, resolve_detectors
 from rltrain.errors import EnvironmentFault, JudgeFault, UserError
+from tests.detectors.detector_fakes import OwnDetectors, Says, judged
 
 
 def environment(**own: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from judge_server import JudgeServer, serving
+
+from tests.rewards.judge_server import JudgeServer, serving
 
 
 @pytest.fixture(scope="package")

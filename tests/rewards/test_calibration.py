@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_fakes import make_task
 from sklearn.metrics import (  # type: ignore[import-untyped,unused-ignore]
     cohen_kappa_score,
     confusion_matrix,
@@ -19,6 +18,7 @@ from sklearn.metrics import (  # type: ignore[import-untyped,unused-ignore]
 from rltrain.errors import JudgeFault, UserError
 from rltrain.rewards import agreement, calibrate
 from rltrain.types import Task, Verdict
+from tests.rewards.reward_fakes import make_task
 
 Pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 

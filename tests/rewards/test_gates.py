@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_fakes import FakeEnvironment, Recorder, failing, make_episode, passing
 
 from rltrain.config.rewards import StageConfig
 from rltrain.errors import EngineFault, EnvironmentFault, JudgeFault, SystemFault, UserError
 from rltrain.rewards import NOT_APPLICABLE, GatedReward, reward_by_gate
 from rltrain.types import Flag, Judged, Screened, Verdict
+from tests.rewards.reward_fakes import FakeEnvironment, Recorder, failing, make_episode, passing
 
 Unit = st.floats(0, 1)
 

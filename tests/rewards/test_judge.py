@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, free_port
-from reward_fakes import FakeEnvironment, make_episode, make_task
 
 from rltrain.config.rewards import JudgeConfig, StageConfig
 from rltrain.errors import JudgeFault, UserError
 from rltrain.rewards import GatedReward, LLMJudge
 from rltrain.types import Verdict
+from tests.rewards.judge_server import JudgeServer, free_port
+from tests.rewards.reward_fakes import FakeEnvironment, make_episode, make_task
 
 KEY = "sk-very-secret-0123456789"
 TASK = make_task()

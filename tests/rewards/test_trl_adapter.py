@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from reward_fakes import FakeEnvironment, make_episode, make_task, passing
 
 from rltrain.config.rewards import StageConfig
 from rltrain.errors import EnvironmentFault, UserError
 from rltrain.rewards import GatedReward, TRLCheck
 from rltrain.types import Verdict
+from tests.rewards.reward_fakes import FakeEnvironment, make_episode, make_task, passing
 
 TASK = make_task("2 + 2?", solution="4")
 

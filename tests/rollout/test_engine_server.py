@@ -16,10 +16,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sync"))
 
-from tiny_engine import CONFIG, client, save_tiny, serving
-
 from rltrain.errors import ChildDied, EngineFault, UserError
 from rltrain.rollout.engine_server import EngineServer, EngineSpec, last_error
+from tests.sync.tiny_engine import CONFIG, client, save_tiny, serving
 
 PARENT = """
 import time

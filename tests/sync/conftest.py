@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tiny_engine import serving
 
 from rltrain.rollout.engine_server import EngineServer
+from tests.sync.tiny_engine import serving
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_engine import END, client, hf_logprobs, tiny_model
 
 from rltrain.config.rollout import SyncConfig
 from rltrain.errors import EngineFault, SyncError
@@ -24,6 +23,7 @@ from rltrain.rollout.engine_server import EngineServer
 from rltrain.sync.full import FileSync
 from rltrain.sync.probe import learner_logprobs, mean_abs, probe_ids
 from rltrain.sync.worker_ext import TENSORS
+from tests.sync.tiny_engine import END, client, hf_logprobs, tiny_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
 PROMPT = (258, 40, 41, 42, 259)

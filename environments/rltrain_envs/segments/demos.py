@@ -35,7 +35,12 @@ REWRITTEN = 0.4
 
 
 def demonstrations(
-    count: int, seed: int, noise: float = 0.0, *, verifier: Verifier | None = None
+    count: int,
+    seed: int,
+    noise: float = 0.0,
+    *,
+    verifier: Verifier | None = None,
+    generator: Generator | None = None,
 ) -> Iterator[tuple[Task, str]]:
     """`count` pairs of a `train` task and an answer to imitate.
 
@@ -43,7 +48,7 @@ def demonstrations(
     verifier = verifier or build_verifier()
     pools = value_pools(verifier.schema)
     rng = Random(f"segments-demonstrations-{seed}")
-    tasks = Generator(verifier.engine).tasks("train", seed)
+    tasks = (generator or Generator(verifier.engine)).tasks("train", seed)
     for _ in range(count):
         task = next(tasks)
         bad = rng.random() < noise
@@ -51,7 +56,12 @@ def demonstrations(
 
 
 def judge_examples(
-    count: int, seed: int, split: str = "train", *, verifier: Verifier | None = None
+    count: int,
+    seed: int,
+    split: str = "train",
+    *,
+    verifier: Verifier | None = None,
+    generator: Generator | None = None,
 ) -> Iterator[tuple[Task, str, bool]]:
     """`count` triples of a task, a canonical answer and whether it is correct; half are.
 
@@ -62,7 +72,7 @@ def judge_examples(
     rng = Random(f"segments-judge-{split}-{seed}")
     other = verifier.query("amount_spent > 100")
     assert other is not None
-    tasks = _again_and_again(Generator(verifier.engine), split, seed)
+    tasks = _again_and_again(generator or Generator(verifier.engine), split, seed)
     for _ in range(count):
         task = next(tasks)
         gold = verifier.query(task.data["gold"])

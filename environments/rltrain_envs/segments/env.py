@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from rltrain.errors import UserError
 from rltrain.protocols import Agent, Check, Detector, Environment
 from rltrain.types import Message, Task, Turn, Verdict
 from rltrain_envs.segments import agents, demos
 from rltrain_envs.segments.detectors import RULES, SegmentDetector
-from rltrain_envs.segments.generator import Generator
+from rltrain_envs.segments.generator import TRAIN_CLAUSES, Generator
 from rltrain_envs.segments.grammar import QuerySyntaxError
 from rltrain_envs.segments.schema import VALIDATOR_VERSION
 from rltrain_envs.segments.span import outside_text
@@ -61,9 +62,15 @@ class Segments:
     name = "segments"
     version = "1"
 
-    def __init__(self, verifier: Verifier, *, max_chars: int = MAX_CHARS) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        *,
+        max_chars: int = MAX_CHARS,
+        train_clauses: Sequence[int] = TRAIN_CLAUSES,
+    ) -> None:
         self._verifier = verifier
-        self._generator = Generator(verifier.engine)
+        self._generator = Generator(verifier.engine, train_clauses)
         self._max_chars = max_chars
 
     def tasks(self, split: str, seed: int) -> Iterator[Task]:
@@ -106,11 +113,15 @@ class Segments:
 
     def demonstrations(self, count: int, seed: int, noise: float) -> Iterator[tuple[Task, str]]:
         """Warm-up data for a policy; see `demos.demonstrations`."""
-        return demos.demonstrations(count, seed, noise, verifier=self._verifier)
+        return demos.demonstrations(
+            count, seed, noise, verifier=self._verifier, generator=self._generator
+        )
 
     def judge_examples(self, count: int, seed: int, split: str) -> Iterator[tuple[Task, str, bool]]:
         """Labelled pairs for a judge; see `demos.judge_examples`."""
-        return demos.judge_examples(count, seed, split, verifier=self._verifier)
+        return demos.judge_examples(
+            count, seed, split, verifier=self._verifier, generator=self._generator
+        )
 
     def oracle(self) -> Agent:
         """Answers every task with its gold query."""
@@ -144,9 +155,24 @@ class Segments:
         return (0.0, "; ".join(reasons[:3])) if reasons else (1.0, "")
 
 
-def build(*, max_chars: int = MAX_CHARS) -> Environment:
-    """The environment, with its stores built (about a third of a second)."""
-    return Segments(build_verifier(), max_chars=max_chars)
+def build(
+    *, max_chars: int = MAX_CHARS, train_clauses: Sequence[int] = TRAIN_CLAUSES
+) -> Environment:
+    """The environment, with its stores built (about a third of a second).
+
+    Args:
+        max_chars: longest answer that the format allows.
+        train_clauses: weights of one, two and three clauses among the train tasks.
+
+    Raises:
+        UserError: for weights that are not three numbers, none negative, not all zero.
+    """
+    if len(train_clauses) != 3 or min(train_clauses) < 0 or sum(train_clauses) <= 0:
+        raise UserError(
+            f"environment.args.train_clauses={list(train_clauses)} must be three weights, none "
+            "negative and not all zero, such as [5, 4, 2]"
+        )
+    return Segments(build_verifier(), max_chars=max_chars, train_clauses=train_clauses)
 
 
 def _one_line(text: str) -> str:

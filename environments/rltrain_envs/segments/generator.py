@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
@@ -27,6 +27,8 @@ from rltrain_envs.segments.syntax import And, Or, Query, conjunction, disjunctio
 from rltrain_envs.segments.syntax import skeleton as skeleton_of
 
 SPLITS = ("train", "validation", "test")
+TRAIN_CLAUSES, HELD_OUT_CLAUSES = (5, 4, 2), (0, 4, 2)
+"""Weights of one, two and three clauses."""
 HELD_OUT = 600
 """Tasks in each of `validation` and `test`."""
 TEST_SHARE, VALIDATION_SHARE = 0.14, 0.12
@@ -75,8 +77,11 @@ def split_of(skeleton: str, clauses: int) -> str:
 class Generator:
     """Draws tasks. Holds the filled forms; all randomness comes from the caller's seed."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, train_clauses: Sequence[int] = TRAIN_CLAUSES) -> None:
+        """train_clauses: weights of one, two and three clauses in `train`; the held-out splits
+        do not depend on it."""
         self._engine = engine
+        self._train_clauses = tuple(train_clauses)
         by_kind: dict[str, list[tuple[Filled, ...]]] = {}
         for form in FORMS:
             by_kind.setdefault(form.kind, []).append(fill(form))
@@ -99,7 +104,7 @@ class Generator:
                 yield task
 
     def _stream(self, split: str, rng: Random) -> Iterator[Task]:
-        weights = (5, 4, 2) if split == "train" else (0, 4, 2)
+        weights = self._train_clauses if split == "train" else HELD_OUT_CLAUSES
         while True:
             draw = rng.random()
             if draw < BROAD_SHARE and split == "train":

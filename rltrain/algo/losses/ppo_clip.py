@@ -9,7 +9,7 @@ from rltrain.algo.losses.base import LossOutput
 from rltrain.algo.ratio import log_ratio
 
 
-def loss(
+def loss(  # noqa: PLR0913 - five tensors as every loss, four ranges by keyword
     new_N: Tensor,
     old_N: Tensor,
     advantages_N: Tensor,
@@ -33,8 +33,12 @@ def loss(
     bounded_N = ratio_N.clamp(max=delta) if delta else ratio_N
     plain_N, clipped_N = -bounded_N * advantages_N, -clipped_ratio_N * advantages_N
     loss_N = torch.maximum(plain_N, clipped_N)
+    flat_N = clipped_N > plain_N
+    if delta:
+        flat_N = flat_N | (ratio_N > delta)
     if dual_clip:
-        loss_N = torch.where(
-            advantages_N < 0, torch.minimum(loss_N, -dual_clip * advantages_N), loss_N
-        )
-    return LossOutput(loss_N, (clipped_N > plain_N).to(loss_N.dtype))
+        bound_N = -dual_clip * advantages_N
+        over_N = (advantages_N < 0) & (loss_N > bound_N)
+        loss_N = torch.where(over_N, bound_N, loss_N)
+        flat_N = flat_N | over_N
+    return LossOutput(loss_N, flat_N.to(loss_N.dtype))

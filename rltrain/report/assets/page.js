@@ -19,7 +19,7 @@ function themed(layout) {
 }
 
 function draw(figures) {
-  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const config = { displaylogo: false, displayModeBar: false, responsive: true };
   const drawn = Object.entries(figures).map(([id, figure]) => {
     const place = document.getElementById("chart-" + id);
     return place ? Plotly.react(place, figure.data, themed(figure.layout), config) : null;
