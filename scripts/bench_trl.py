@@ -20,14 +20,13 @@ def main() -> None:
         help="sequences per forward pass; TRL is run once for each combination of these three",
     )
     parser.add_argument("--trl-threads", type=int, nargs="+", default=[2])
-    parser.add_argument("--environment", default="rltrain_envs.segments:build", help="prompts")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("overrides", nargs="*", help="config of our runs")
     options = parser.parse_intermixed_args()
     from rltrain.bench import trl
 
     work = trl.Work(
-        entry=options.environment, steps=options.steps, groups=options.groups,
+        steps=options.steps, groups=options.groups,
         group_size=options.group_size, tokens=options.tokens,
     )  # fmt: skip
     kinds = product(options.trl_attention, options.trl_micro_batch, options.trl_threads)

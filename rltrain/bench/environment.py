@@ -1,7 +1,7 @@
 """An environment for timing: another environment's tasks, and a reward that costs nothing.
 
     environment.entry=rltrain.bench.environment:build
-    environment.args={entry: rltrain_envs.segments:build}
+    +environment.args.inner=rltrain_envs.segments:build
 
 The reward is a TRL reward function, used by both sides of a comparison as it is. It is arbitrary
 (a bit of a checksum), so that groups have spread and every step has a gradient.
@@ -62,6 +62,7 @@ class TimingEnvironment:
         raise NotImplementedError("the timing environment is not judged")
 
 
-def build(entry: str, args: Mapping[str, Any] | None = None) -> TimingEnvironment:
-    """Entry point. Raises `UserError` if the other environment cannot be loaded."""
-    return TimingEnvironment(environment(EnvironmentConfig(entry=entry, args=dict(args or {}))))
+def build(inner: str, **args: Any) -> TimingEnvironment:
+    """Entry point: `inner` is the other environment's, `args` are passed on to it. Raises
+    `UserError` if it cannot be loaded."""
+    return TimingEnvironment(environment(EnvironmentConfig(entry=inner, args=args)))

@@ -24,6 +24,7 @@ from rltrain.bench.endless import save_endless
 from rltrain.bench.environment import REWARD
 from rltrain.bench.runs import WARMUP, run
 from rltrain.build import environment
+from rltrain.config.compose import load_config
 from rltrain.config.rollout import EnvironmentConfig
 from rltrain.errors import RltrainError
 
@@ -34,7 +35,6 @@ THREADS = 2
 class Work:
     """What both sides do in one step, and how often."""
 
-    entry: str
     steps: int
     groups: int
     group_size: int
@@ -67,9 +67,10 @@ def main(
     where = results.machine()
     with tempfile.TemporaryDirectory(prefix="rltrain-bench-") as scratch:
         model = Path(scratch) / "model"
-        parameters = save_endless(model, environment(EnvironmentConfig(entry=work.entry)))
-        rows = [_trl(work, each, model) for each in competitors]
-        rows += [_ours(work, lag, model, overrides, scratch) for lag in (0, 1)]
+        given = load_config(["name=bench", f"max_steps={work.steps}", *overrides]).environment
+        parameters = save_endless(model, environment(given))
+        rows = [_trl(work, each, model, given) for each in competitors]
+        rows += [_ours(work, lag, model, overrides, given.entry) for lag in (0, 1)]
     for row in rows:
         if set(row["tokens_per_step"]) != {work.tokens_per_step}:
             raise RltrainError(
@@ -90,7 +91,9 @@ def main(
     results.keep(out, "trl", facts, text(facts))
 
 
-def _trl(work: Work, competitor: Competitor, model: Path) -> dict[str, Any]:
+def _trl(
+    work: Work, competitor: Competitor, model: Path, given: EnvironmentConfig
+) -> dict[str, Any]:
     """Run `rltrain.bench.trl_side` in a process of its own."""
     name = (
         f"TRL, {competitor.attention}, {competitor.micro_batch} sequences per pass, "
@@ -98,14 +101,17 @@ def _trl(work: Work, competitor: Competitor, model: Path) -> dict[str, Any]:
     )
     print(name, file=sys.stderr)
     report = model.parent / "trl.json"
-    spec = {**asdict(work), **asdict(competitor), "model": str(model), "report": str(report)}
+    spec = {
+        **asdict(work),
+        **asdict(competitor),
+        "environment": given.model_dump(),
+        "model": str(model),
+        "report": str(report),
+    }
+    env = {"OMP_NUM_THREADS": str(competitor.threads), "TOKENIZERS_PARALLELISM": "false"}
     subprocess.run(
         [sys.executable, "-m", "rltrain.bench.trl_side", json.dumps(spec)],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": str(competitor.threads),
-            "TOKENIZERS_PARALLELISM": "false",
-        },
+        env={**os.environ, **env},
         stdout=sys.stderr,
         check=True,
     )
@@ -114,19 +120,19 @@ def _trl(work: Work, competitor: Competitor, model: Path) -> dict[str, Any]:
 
 
 def _ours(
-    work: Work, lag: int, model: Path, overrides: Sequence[str], scratch: str
+    work: Work, lag: int, model: Path, overrides: Sequence[str], entry: str
 ) -> dict[str, Any]:
     threads = 1 if lag else THREADS
     measured = run(
         [
             f"name=lag-{lag}",
-            f"runs_dir={scratch}",
+            f"runs_dir={model.parent}",
             f"max_steps={work.steps}",
             "model=local",
             f"model.name={model}",
             "model.max_length=256",
             "environment.entry=rltrain.bench.environment:build",
-            f"+environment.args.entry={work.entry}",
+            f"+environment.args.inner={entry}",
             "rewards=executed",
             f"rewards.stages=[{{check: {REWARD}}}]",
             "train.micro_batch_tokens=4096",
@@ -176,9 +182,9 @@ def text(facts: Mapping[str, Any]) -> str:
     caption = (
         f"{facts['parameters'] / 1e6:.1f} M parameters, fp32, {work['groups']} prompts x "
         f"{work['group_size']} answers x {work['tokens']} tokens, at most {facts['threads']} CPU "
-        "threads on either side, beta = 0, same reward function. A step is sampling, reward, update "
-        "and (ours) the weights' way into the engine with its check; the first two are left out, "
-        "and of the asynchronous run the last two, which have nothing to sample beside them."
+        "threads on either side, beta = 0, same reward function. A step is sampling, reward, "
+        "update and (ours) the weights' way into the engine with its check; the first two are left "
+        "out, and of the asynchronous run the last two, which have nothing to sample beside them."
     )
     title = "# One step: rltrain against TRL's GRPOTrainer"
     return "\n\n".join([title, results.table(rows), caption])

@@ -52,9 +52,9 @@ class _Reward:
         return checksum(completions)
 
 
-def prompts(entry: str, count: int) -> Dataset:
+def prompts(given: dict[str, Any], count: int) -> Dataset:
     """The first tasks of the train split with seed 0: those that our dispatcher leases."""
-    tasks = environment(EnvironmentConfig(entry=entry)).tasks("train", 0)
+    tasks = environment(EnvironmentConfig(**given)).tasks("train", 0)
     rows = [
         [{"role": m.role, "content": m.content} for m in task.prompt]
         for task in itertools.islice(tasks, count)
@@ -94,7 +94,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
             model=model,
             reward_funcs=reward,
             args=args,
-            train_dataset=prompts(spec["entry"], spec["steps"] * spec["groups"]),
+            train_dataset=prompts(spec["environment"], spec["steps"] * spec["groups"]),
             processing_class=AutoTokenizer.from_pretrained(spec["model"]),
             callbacks=[clock],
         ).train()

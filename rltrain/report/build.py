@@ -23,8 +23,8 @@ from markupsafe import Markup
 
 from rltrain.report import tables, text
 from rltrain.report.data import Run, load
-from rltrain.report.headline import alarms, headline, tiles, wall_s
 from rltrain.report.figures import Curves
+from rltrain.report.headline import alarms, headline, tiles, wall_s
 from rltrain.report.health import all_figures
 from rltrain.report.scan import Scan, scan
 from rltrain.report.summary import summary_of

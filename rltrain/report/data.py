@@ -58,7 +58,7 @@ class Run:
         return max(1, round(len(self.rows) * WINDOW_SHARE)) if self.rows else 0
 
     def mean(self, name: str, rows: Sequence[Row], absent: float | None = None) -> float | None:
-        """Mean of a metric over the rows that measured it. absent: what a missing key stands for."""
+        """Mean of a metric over the rows that measured it. absent: the value of a missing key."""
         values = [row[name] for row in rows if name in row]
         if absent is not None:
             values += [absent] * (len(rows) - len(values))

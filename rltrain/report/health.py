@@ -97,8 +97,8 @@ def timing(curves: Curves) -> Figure | None:
     rest = [max(0.0, (step or 0.0) - some) for step, some in zip(steps, known, strict=True)]
     data = [
         {
-            "type": "scatter", "mode": "lines", "stackgroup": "time", "x": curves.steps, "y": values,
-            "name": name, "line": {"width": 0.5, "color": color}, "hovertemplate": "%{y:.2f} s",
+            "type": "scatter", "mode": "lines", "stackgroup": "time", "x": curves.steps,
+            "y": values, "name": name, "line": {"width": 0.5, "color": color}, "hovertemplate": "%{y:.2f} s",
         }
         for (name, color), values in zip((*parts, ("other", GREY)), (*series.values(), rest),
                                          strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _summary(run: Run, found: Scan) -> dict[str, Any]:
             "k3": run.mean("mismatch/k3", run.rows),
         },
         "alarms": run.alarms,
-        "faults": {kind: _total(run, f"faults/{kind}") for kind in run.names("faults/")},
+        "faults": _faults(run),
         "engine": dict.fromkeys(("name", "version", "dtype")) | facts["engine"],
         "versions": facts["run"].get("versions") or {},
         "machine": facts["run"].get("machine") or {},
@@ -115,6 +116,21 @@ def _judge(fact: Mapping[str, Any]) -> dict[str, Any]:
     if judge["ci95"] is None and "kappa_low" in fact:
         judge["ci95"] = [fact["kappa_low"], fact["kappa_high"]]
     return judge
+
+
+def _faults(run: Run) -> dict[str, int] | None:
+    """Siblings lost to the system, by kind; None if nobody counted.
+
+    The ledger also knows the groups that were lost whole, which no step ever saw."""
+    dropped = run.facts["ledger"].get("dropped")
+    if dropped is not None:
+        return {
+            reason.removeprefix("fault:"): count for reason, count in dropped.items()
+            if reason.startswith("fault:")
+        }
+    if not run.rows:
+        return None
+    return {kind: _total(run, f"faults/{kind}") or 0 for kind in run.names("faults/")}
 
 
 def _total(run: Run, name: str) -> int | None:
@@ -183,7 +199,7 @@ def _checks(run: Run, found: Scan, ledger: Mapping[str, Any]) -> dict[str, bool 
         int(row["step"]): int(row["rollouts/count"]) for row in run.rows if "rollouts/count" in row
     }
     steps = [int(row["step"]) for row in run.rows]
-    consecutive = all(b - a == 1 for a, b in zip(steps, steps[1:], strict=False))
+    consecutive = all(b - a == 1 for a, b in pairwise(steps))
     return {
         "ledger_conserved": ledger["conserved"],
         "rollouts_recorded": found.per_step == logged if logged else None,
@@ -212,4 +228,4 @@ def _recomputed(fact: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> b
     if claimed is None or count is None or not rows:
         return None
     exact = sum(is_exact(row) for row in rows) / count if count else 0.0
-    return len(rows) == count and abs(exact - claimed) < _SAME
+    return bool(len(rows) == count and abs(exact - claimed) < _SAME)

@@ -11,7 +11,7 @@ NONE = "n/a"
 _SHOWN = 1_500
 _SPACE = "\u00a0"
 _HIDDEN = {"Cf", "Co", "Cn"}
-"""Unicode categories that can turn text around or hide it (bidi controls, zero-width, unassigned)."""
+"""Unicode categories that can turn text around or hide it: bidi controls, zero-width, more."""
 
 
 def number(value: Any) -> float | None:

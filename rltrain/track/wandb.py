@@ -89,7 +89,7 @@ class WandbTracker:
 
     def close(self) -> None:
         if self._run is not None:
-            self._try(self._run.finish)
+            self._try(lambda: self._run.finish())  # looked up within, where it may fail
             self._run = None
         if self.lost:
             self._warn(f"wandb lost {self.lost} record(s); metrics.jsonl has them all")

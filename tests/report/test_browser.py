@@ -113,7 +113,10 @@ def test_the_page_is_never_wider_than_the_screen(page: Any, width: int, scheme: 
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     # Charts follow a change of the window a moment later.
-    fits = "return [...document.querySelectorAll('.chart svg')].every(e => e.clientWidth < innerWidth)"
+    fits = (
+        "return [...document.querySelectorAll('.chart svg')]"
+        ".every(svg => svg.clientWidth < innerWidth)"
+    )
     WebDriverWait(page, 10).until(lambda driver: driver.execute_script(fits))
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     spilling = page.execute_script(

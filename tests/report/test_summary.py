@@ -153,3 +153,13 @@ def test_a_loss_that_diverged_is_a_failed_check_and_the_file_stays_json(copy: Co
     summary = json.loads(write_summary(run).read_text())
     assert summary["checks"]["metrics_finite"] is False
     assert summary["mismatch"]["k3"] is None
+
+
+def test_faults_are_the_ledgers_which_also_knows_groups_that_were_lost_whole(copy: Copy) -> None:
+    run = copy()
+    ledger = read_fact(run, "ledger")
+    assert ledger is not None
+    assert summarize(run)["faults"] == {"engine": ledger["dropped"]["fault:engine"]}
+    (run / "facts" / "ledger.json").unlink()
+    rows = read_metrics(run / "metrics.jsonl").rows
+    assert summarize(run)["faults"] == {"engine": sum(row.get("faults/engine", 0) for row in rows)}
