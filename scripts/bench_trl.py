@@ -19,7 +19,7 @@ def main() -> None:
         default=[128],
         help="sequences per forward pass; TRL is run once for each combination of these three",
     )
-    parser.add_argument("--trl-threads", type=int, nargs="+", default=[2])
+    parser.add_argument("--trl-threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("overrides", nargs="*", help="config of our runs")
     options = parser.parse_intermixed_args()

@@ -9,7 +9,8 @@ so the prompt is computed once instead of G times. `padded` gives each sample it
 plain oracle: both give the same log-probabilities and gradients.
 
 Only tokens that the policy sampled and whose behaviour log-probability is finite are trained; the
-step's denominators count exactly those, over all ranks.
+step's denominators count exactly those, over all ranks. Sequences whose advantage is zero (a group
+without spread) stay in the denominators but are not computed: their gradient is exactly zero.
 """
 
 from __future__ import annotations
@@ -198,7 +199,9 @@ def make_batch(
     def weigh(lengths: list[int]) -> list[float]:
         return aggregate(lengths, tokens, sequences, horizon)
 
-    parts = _split(_rows(usable, shared_prefix, limit), limit) if usable else []
+    # Counted above, but not computed: a sequence without advantage has no gradient.
+    moving = [s for s in usable if any(s.advantages)]
+    parts = _split(_rows(moving, shared_prefix, limit), limit) if moving else []
     sampled = sum(sum(s.loss_mask) for s in samples)
     return Batch(
         micro_batches=tuple(_micro_batch(part, weigh, shared_prefix) for part in parts),

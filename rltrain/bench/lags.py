@@ -44,6 +44,7 @@ def variants(lags: Sequence[int], wide: int) -> list[Variant]:
     return made
 
 
+@results.command
 def main(lags: Sequence[int], repeats: int, wide: int, overrides: Sequence[str], out: Path) -> None:
     """Run everything, and write the result after each round."""
     where = results.machine()

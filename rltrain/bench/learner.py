@@ -37,6 +37,7 @@ class Setting:
     samples: list[Any]
 
 
+@results.command
 def main(
     packings: Sequence[str],
     attentions: Sequence[str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -9,14 +10,30 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
+from rltrain.errors import RltrainError, UserError
 from rltrain.launch.versions import versions
 from rltrain.report.stats import CONFIDENCE
 
-OUT = Path("docs/benchmarks")
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, None]) -> Callable[P, None]:
+    """Decorator: what was raised on purpose ends the script with one sentence, and with the exit
+    codes of the `rltrain` command."""
+
+    @functools.wraps(main)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            main(*args, **kwargs)
+        except RltrainError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, UserError) else 3)
+
+    return guarded
 
 
 def machine() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rltrain.bench import results
 from rltrain.bench.runs import FLAGSHIP, Measured, read, run
+from rltrain.config.compose import load_config
 from rltrain.report import paired_bootstrap
 from rltrain.report.data import load
 from rltrain.report.evals import is_exact
@@ -22,15 +23,17 @@ from rltrain.report.evals import is_exact
 METRICS = ("exact", "valid", "hack_rate")
 
 
+@results.command
 def main(seeds: Sequence[int], overrides: Sequence[str], out: Path, reuse: bool) -> None:
     """Run (or with `reuse` read, where it exists) `seeds-<seed>` for every seed; write the result
     after each, so that an interrupted series keeps what it has."""
     where = results.machine()
     done: dict[int, Measured] = {}
     for seed in seeds:
-        folder = Path("runs") / f"seeds-{seed}"
-        fixed = [FLAGSHIP, f"name={folder.name}", f"seed={seed}", "overwrite=true"]
-        done[seed] = read(folder) if reuse and folder.is_dir() else run([*fixed, *overrides])
+        every = [FLAGSHIP, f"name=seeds-{seed}", f"seed={seed}", "overwrite=true", *overrides]
+        config = load_config(every)
+        folder = Path(config.runs_dir) / config.name
+        done[seed] = read(folder) if reuse and folder.is_dir() else run(every)
         facts = {"machine": where, "overrides": list(overrides), **collect(done)}
         results.keep(out, "seeds", facts, text(facts))
 

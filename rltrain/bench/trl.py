@@ -2,8 +2,8 @@
 and threads, one after the other on the same machine.
 
 Ours are the real processes of a run (vLLM server, worker, learner, weights pushed and probed every
-step). TRL runs alone in its own process, generating with transformers. Our synchronous variant uses
-both threads on whichever side works, the asynchronous one a thread on each.
+step). TRL runs alone in its own process, generating with transformers. Ours runs synchronously with
+one thread and with both for whichever side works, and asynchronously with a thread for each side.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from rltrain.config.rollout import EnvironmentConfig
 from rltrain.errors import RltrainError
 
 THREADS = 2
+OURS = ((0, 1), (0, THREADS), (1, 1))
+"""`rollout.max_lag`, and the threads of engine and learner each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Competitor:
     threads: int
 
 
+@results.command
 def main(
     work: Work,
     competitors: Sequence[Competitor],
@@ -70,7 +73,7 @@ def main(
         given = load_config(["name=bench", f"max_steps={work.steps}", *overrides]).environment
         parameters = save_endless(model, environment(given))
         rows = [_trl(work, each, model, given) for each in competitors]
-        rows += [_ours(work, lag, model, overrides, given.entry) for lag in (0, 1)]
+        rows += [_ours(work, way, model, overrides, given.entry) for way in OURS]
     for row in rows:
         if set(row["tokens_per_step"]) != {work.tokens_per_step}:
             raise RltrainError(
@@ -120,12 +123,12 @@ def _trl(
 
 
 def _ours(
-    work: Work, lag: int, model: Path, overrides: Sequence[str], entry: str
+    work: Work, way: tuple[int, int], model: Path, overrides: Sequence[str], entry: str
 ) -> dict[str, Any]:
-    threads = 1 if lag else THREADS
+    lag, threads = way
     measured = run(
         [
-            f"name=lag-{lag}",
+            f"name=lag-{lag}-threads-{threads}",
             f"runs_dir={model.parent}",
             f"max_steps={work.steps}",
             "model=local",
@@ -147,7 +150,7 @@ def _ours(
             *overrides,
         ]
     )
-    name = "rltrain, asynchronous" if lag else "rltrain, synchronous"
+    name = f"rltrain, {'asynchronous' if lag else 'synchronous'}, {threads} thread(s) each"
     return _row(name, measured.step_s, measured.steady(lag), measured.tokens)
 
 

@@ -54,6 +54,8 @@ class JudgeConfig(Section):
     version: str = "1"
     """Recorded with every verdict; change it when the rubric or the model changes."""
     tiny: TinyJudgeConfig = TinyJudgeConfig()
+    witness: bool = False
+    """Measure the judge against executed truth even where no stage rewards by it."""
     calibrate: PositiveInt = 600
     """Labelled held-out pairs on which agreement with executed truth is measured."""
 

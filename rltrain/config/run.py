@@ -37,7 +37,13 @@ class RunConfig(Section):
 
     @property
     def uses_judge(self) -> bool:
+        """Whether a stage rewards by the judge."""
         return any(stage.check == "judge" for stage in self.rewards.stages)
+
+    @property
+    def measures_judge(self) -> bool:
+        """Whether the judge is calibrated against executed truth before training."""
+        return self.uses_judge or self.rewards.judge.witness
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> RunConfig:

@@ -115,7 +115,7 @@ def ensure_models(config: RunConfig, run: RunDir, phase: Phase) -> tuple[str, st
     if isinstance(config.model, TinyModelConfig):
         wanted["policy"] = policy
     judge = None
-    if config.uses_judge and config.rewards.judge.endpoint is None:
+    if config.measures_judge and config.rewards.judge.endpoint is None:
         judge = wanted["judge"] = judge_folder(config)
     children = {
         kind: Child(

@@ -19,7 +19,7 @@ ENGINE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 JUDGE_NAME = "judge"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Servers:
     """Running servers and how long they took to start."""
 
@@ -30,6 +30,12 @@ class Servers:
     @property
     def judge_endpoint(self) -> str | None:
         return f"{self.judge.url}/v1" if self.judge else None
+
+    def retire_judge(self) -> None:
+        """Stop the judge's server once nobody will ask it again."""
+        if self.judge:
+            self.judge.stop()
+            self.judge = None
 
     def check(self) -> str | None:
         """What died, or None."""

@@ -83,9 +83,11 @@ def _train(config: RunConfig, run: RunDir, tasks: Any, view: ProgressView) -> di
             "start_s": servers.start_s,
         }
         write_fact(run.path, "engine", engine)
-        if config.uses_judge:
+        if config.measures_judge:
             view.phase("calibrating the judge")
             _calibrate(config, run, place)
+        if not config.uses_judge:
+            servers.retire_judge()
         before_s = _evaluate("before", config, run, place, tasks, view, 0)
         train_s = _supervise(config, run, place, servers, view)
         after_s = _evaluate("after", config, run, place, tasks, view, config.max_steps)

@@ -98,7 +98,8 @@ def timing(curves: Curves) -> Figure | None:
     data = [
         {
             "type": "scatter", "mode": "lines", "stackgroup": "time", "x": curves.steps,
-            "y": values, "name": name, "line": {"width": 0.5, "color": color}, "hovertemplate": "%{y:.2f} s",
+            "y": values, "name": name, "line": {"width": 0.5, "color": color},
+            "hovertemplate": "%{y:.2f} s",
         }
         for (name, color), values in zip((*parts, ("other", GREY)), (*series.values(), rest),
                                          strict=True)

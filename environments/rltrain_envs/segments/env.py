@@ -28,12 +28,18 @@ class SegmentCheck:
     gate: str
     score: Callable[[Task, str], tuple[float, str]]
     version: str = VALIDATOR_VERSION
+    pass_at: float = 1.0
+    """Least score that passes."""
 
     async def __call__(self, task: Task, answer: str) -> Verdict:
         """Score the answer. Raises `EnvironmentFault` if a store fails."""
         score, reason = self.score(task, answer)
         return Verdict(
-            gate=self.gate, passed=score == 1.0, score=score, reason=reason, version=self.version
+            gate=self.gate,
+            passed=score >= self.pass_at,
+            score=score,
+            reason=reason,
+            version=self.version,
         )
 
 
@@ -81,12 +87,15 @@ class Segments:
         return SegmentSession()
 
     def checks(self) -> Mapping[str, Check]:
-        """`format`, `syntax`, `schema` and `execution`; each can be asked on its own."""
+        """`format`, `syntax`, `schema`, `execution` (right or wrong) and `graded` (execution with
+        partial credit: it passes every answer, the score says how good it is)."""
         rules = {
             "format": self._format, "syntax": self._syntax, "schema": self._schema,
             "execution": self._verifier.score,
         }
-        return {gate: SegmentCheck(gate=gate, score=score) for gate, score in rules.items()}
+        checks = {gate: SegmentCheck(gate=gate, score=score) for gate, score in rules.items()}
+        graded = SegmentCheck(gate="graded", score=self._verifier.graded, pass_at=0.0)
+        return {**checks, "graded": graded}
 
     def detectors(self) -> Mapping[str, Detector]:
         """`opt_out`, `tag_catch_all`, `schema_invention`, `over_broad` and `judge_injection`."""

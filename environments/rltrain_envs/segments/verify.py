@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 
 from rltrain.types import Task
@@ -12,7 +13,10 @@ from rltrain_envs.segments.execute import Engine
 from rltrain_envs.segments.grammar import QuerySyntaxError, parse
 from rltrain_envs.segments.schema import Schema, load_schema, violations
 from rltrain_envs.segments.stores import TODAY, build_stores
-from rltrain_envs.segments.syntax import Answer, Query, Refusal
+from rltrain_envs.segments.syntax import Answer, Query, Refusal, clauses, print_clause
+
+PARTIAL = 0.3
+"""Upper bound of the credit for a wrong answer, far below the 1.0 of a right one."""
 
 
 class Verifier:
@@ -59,6 +63,19 @@ class Verifier:
             f"wrong: {sum(a != b for a, b in zip(wanted, got, strict=True))} stores differ; in the "
             f"first {missing.bit_count()} customers are missing and {extra.bit_count()} too many"
         )
+
+    def graded(self, task: Task, text: str) -> tuple[float, str]:
+        """Like `score`, with partial credit below PARTIAL for a valid but wrong query: the F1 of
+        its clauses against the gold ones, printed canonically, times PARTIAL. Repeated and
+        superfluous clauses cost, so listing more does not pay; refusals earn no part."""
+        score, reason = self.score(task, text)
+        found, gold = self.valid_query(text), self.query(task.data["gold"])
+        if score or found is None or gold is None:
+            return score, reason
+        wanted = Counter(print_clause(clause) for clause in clauses(gold))
+        got = Counter(print_clause(clause) for clause in clauses(found))
+        shared = (wanted & got).total()
+        return PARTIAL * 2 * shared / (wanted.total() + got.total()), reason
 
     def _read(self, text: str) -> Answer | QuerySyntaxError:
         try:
