@@ -226,6 +226,7 @@ def check_names(config: RunConfig) -> None:
     from rltrain.algo.corrections import CORRECTIONS
     from rltrain.algo.losses import LOSSES
 
+    RunMonitor(config.detectors)
     algo = config.algo
     choices: Sequence[tuple[str, str, Mapping[str, object]]] = (
         ("advantage", algo.advantage, ADVANTAGES),

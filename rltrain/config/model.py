@@ -14,11 +14,11 @@ class WarmupConfig(Section):
 
     examples: PositiveInt = 24_000
     """Distinct demonstrations, drawn from the train split."""
-    steps: PositiveInt = 1_000
+    steps: PositiveInt = 400
     """Optimizer steps."""
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 2e-3
-    noise: float = Field(default=0.0, ge=0, le=1)
+    noise: float = Field(default=0.1, ge=0, le=1)
     """Share of demonstrations that are bad ones, as real logs contain them."""
     seed: int = 0
     threads: PositiveInt = 1

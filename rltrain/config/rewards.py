@@ -23,7 +23,7 @@ class StageConfig(Section):
 class TinyJudgeConfig(Section):
     """The embedded judge: a small language model trained on pairs labelled by execution."""
 
-    steps: PositiveInt = 1_000
+    steps: PositiveInt = 700
     examples: PositiveInt = 40_000
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 2e-3
@@ -77,6 +77,8 @@ class DetectorsConfig(Section):
     """Detectors per rollout (by name) and alarms over the whole run."""
 
     rollout: dict[str, DetectorConfig] = {}
+    alarms: tuple[str, ...] = ("output_collapse", "reward_truth_divergence", "length_exploitation")
+    """Alarms over the whole run that are on."""
     collapse_share: float = Field(default=0.2, gt=0, le=1)
     """Share of different tasks that get one and the same answer from which on it is a collapse."""
     divergence_window: PositiveInt = 20

@@ -23,6 +23,7 @@ from rltrain.detectors.run_level import (
     reward_truth_divergence,
     task_answers,
 )
+from rltrain.errors import UserError
 from rltrain.types import Group, Screened
 
 REMEMBERED_TASKS = 64
@@ -30,6 +31,7 @@ REMEMBERED_TASKS = 64
 MONITOR_ALPHA = 0.002
 """Stricter than one test's 5 %, because a run tests at every step. Measured on honest runs of 200
 steps: 0 of 60 raised an alarm on white noise, 2 of 60 with a lag-1 autocorrelation of 0.5."""
+ALARMS = ("output_collapse", "reward_truth_divergence", "length_exploitation")
 REWARD = "reward/mean"
 TRUTH = "truth/mean"
 """Metrics that stand in where the groups themselves have no reward or no measured truth."""
@@ -39,6 +41,12 @@ class RunMonitor:
     """Watches a whole run. One instance per run, where all groups of a step come together."""
 
     def __init__(self, config: DetectorsConfig) -> None:
+        """Raises `UserError` for an alarm in the config that does not exist."""
+        unknown = sorted(set(config.alarms) - set(ALARMS))
+        if unknown:
+            raise UserError(
+                f"detectors.alarms: there is no alarm {unknown[0]!r}; there are {', '.join(ALARMS)}"
+            )
         self._config = config
         length = max(config.divergence_window, MIN_POINTS)
         self._tasks: deque[TaskAnswers] = deque(maxlen=REMEMBERED_TASKS)
@@ -73,7 +81,7 @@ class RunMonitor:
             ),
             length_exploitation(*_length_data(groups)),
         )
-        now = {alarm.name: alarm for alarm in found if alarm is not None}
+        now = {a.name: a for a in found if a is not None and a.name in self._config.alarms}
         new = tuple(alarm for name, alarm in now.items() if name not in self._on)
         self._on = now
         return new

@@ -41,6 +41,7 @@ def build_once(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> dict
     """
     if is_complete(folder):
         return dict(json.loads((folder / MARKER).read_text()))
+    _sweep(folder)
     work = folder.with_name(f"{folder.name}.building-{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -54,3 +55,10 @@ def build_once(folder: Path, build: Callable[[Path], Mapping[str, Any]]) -> dict
         return facts
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed builds of this model left behind."""
+    for left in folder.parent.glob(f"{folder.name}.building-*"):
+        if not Path("/proc", left.name.rpartition("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
