@@ -227,6 +227,10 @@ def check_names(config: RunConfig) -> None:
     from rltrain.algo.losses import LOSSES
 
     RunMonitor(config.detectors)
+    if config.train.device == "cuda":
+        from rltrain.train.model import pick_device
+
+        pick_device("cuda")
     algo = config.algo
     choices: Sequence[tuple[str, str, Mapping[str, object]]] = (
         ("advantage", algo.advantage, ADVANTAGES),

@@ -113,6 +113,8 @@ def _suggest(key: str) -> str:
     close = difflib.get_close_matches(key, [*_keys(RunConfig)], n=1, cutoff=0.6)
     if not close:
         return "; `rltrain train --cfg job` shows all keys"
+    if close[0] == key:
+        return " for the chosen kind of model; `rltrain train --cfg job` shows all keys"
     return f"; did you mean {close[0]!r}?"
 
 

@@ -21,7 +21,7 @@ from rltrain.errors import ChildDied
 from rltrain.launch.children import Child
 from rltrain.launch.evaluation import held_out, run_evaluation
 from rltrain.launch.export import export_run
-from rltrain.launch.models import ensure_models
+from rltrain.launch.models import ensure_models, policy_folder
 from rltrain.launch.servers import Servers, engine_dtype, engine_version, serving
 from rltrain.launch.versions import versions
 from rltrain.protocols import Teachable
@@ -43,6 +43,7 @@ def train(config: RunConfig) -> RunDir:
     env = build.environment(config.environment)
     build.rewarder(config, env, None)  # names of gates and detectors, before anything is started
     tasks = held_out(config, env)
+    policy_folder(config)  # a pretrained model that cannot be had
     run = create_run(config)
     started = time.time()
     write_fact(run.path, "run", _about(config, run, started))

@@ -82,9 +82,9 @@ def test_overrides_arrive_typed() -> None:
 
 
 def test_a_group_replaces_the_whole_section() -> None:
-    executed = load_config([*BASE, "rewards=executed"])
-    assert not executed.uses_judge
-    assert load_config(list(BASE)).uses_judge
+    judged = load_config([*BASE, "rewards=judged"])
+    assert judged.uses_judge
+    assert not load_config(list(BASE)).uses_judge
 
 
 def test_a_later_config_knows_nothing_of_an_earlier_one() -> None:

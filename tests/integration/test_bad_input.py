@@ -17,6 +17,9 @@ from tests.integration.conftest import SMALL, Run
 
 pytestmark = pytest.mark.e2e
 
+NO_WARMUP = tuple(arg for arg in SMALL if not arg.startswith("model.warmup"))
+"""For pretrained models, which have no warm-up."""
+
 
 def children_of_runs(workplace: Path) -> list[str]:
     """Command lines of processes that belong to runs of this session."""
@@ -62,7 +65,8 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         torch = pytest.importorskip("torch")
         if torch.cuda.is_available():
             pytest.skip("this machine has a GPU")
-    done = rltrain("train", *SMALL, "name=mistake", *args)
+    small = NO_WARMUP if "model=local" in args else SMALL
+    done = rltrain("train", *small, "name=mistake", *args)
     assert done.returncode == 2, (done.stdout, done.stderr[-2000:])
     assert part in error_of(done)
     assert children_of_runs(workplace) == []
@@ -118,8 +122,7 @@ def test_a_damaged_model_is_not_taken_for_whole(
     shutil.copytree(policy, broken, dirs_exist_ok=True)
     (broken / "model.safetensors").write_bytes(b"half")
     args = ("model=local", f"model.name={broken}", "model.max_length=256", "rewards=executed")
-    small = [arg for arg in SMALL if not arg.startswith("model.warmup")]
-    done = rltrain("train", *small, "name=broken", *args)
+    done = rltrain("train", *NO_WARMUP, "name=broken", *args)
     assert done.returncode in (2, 3)
     error_of(done)
     assert children_of_runs(workplace) == []
