@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rltrain.errors import ChildDied
 from rltrain.launch.child import ERROR_PREFIX, PARENT_ENV
+from rltrain.rollout.engine_server import keep_bytecode
 
 GRACE_S = 10.0
 
@@ -74,10 +75,7 @@ class Child:
 
 def _environment() -> dict[str, str]:
     env = dict(os.environ)
-    # Without cached bytecode, torch and transformers are compiled anew in every process: 20 s each.
-    if env.pop("PYTHONDONTWRITEBYTECODE", None):
-        cache = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        env.setdefault("PYTHONPYCACHEPREFIX", str(cache / "rltrain" / "bytecode"))
+    keep_bytecode(env)
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
     return env
 
