@@ -34,7 +34,13 @@ class LoraConfig(Section):
     alpha: PositiveFloat = 32.0
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[str, ...] = (
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
     )
 
 

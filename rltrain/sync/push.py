@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from rltrain.errors import EngineFault, SyncError
 from rltrain.sync import probe
 from rltrain.sync.digest import difference, digests
 from rltrain.sync.engines import Engines
+from rltrain.sync.passage import passage
 from rltrain.sync.worker_ext import TENSORS
 
 UNPROVEN = "unproven"
@@ -38,14 +38,6 @@ class Payload:
     """CPU, contiguous, in the engine's dtype."""
     files: Mapping[str, str]
     """Further small files by name."""
-
-
-def passage(config: SyncConfig, run_dir: Path) -> tempfile.TemporaryDirectory[str]:
-    """A private folder (0700) for one push, in memory where the system has /dev/shm."""
-    shm = Path("/dev/shm")
-    base = Path(config.folder) if config.folder else shm if shm.is_dir() else run_dir
-    base.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix="rltrain-", dir=base)
 
 
 class Pusher:

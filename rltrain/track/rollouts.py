@@ -1,7 +1,7 @@
 """Every rollout on disk: groups -> rows -> Parquet, one file per step, and back.
 
-    rollouts/step-00001.parquet     what was trained on in step 1
-    eval/before.parquet, after.parquet   the same rows for the held-out tasks
+rollouts/step-00001.parquet     what was trained on in step 1
+eval/before.parquet, after.parquet   the same rows for the held-out tasks
 """
 
 from __future__ import annotations
@@ -17,34 +17,42 @@ from rltrain.track.files import replacing, storable
 from rltrain.track.metrics import generated
 from rltrain.types import Group, Screened, Task, Verdict
 
-_GATE = pa.struct([
-    ("gate", pa.string()), ("passed", pa.bool_()), ("score", pa.float64()),
-    ("reason", pa.string()), ("wall_s", pa.float64()), ("cached", pa.bool_()),
-    ("version", pa.string()),
-])
+_GATE = pa.struct(
+    [
+        ("gate", pa.string()),
+        ("passed", pa.bool_()),
+        ("score", pa.float64()),
+        ("reason", pa.string()),
+        ("wall_s", pa.float64()),
+        ("cached", pa.bool_()),
+        ("version", pa.string()),
+    ]
+)
 _FLAG = pa.struct([("detector", pa.string()), ("evidence", pa.string()), ("action", pa.string())])
 
-SCHEMA = pa.schema([
-    ("step", pa.int64()),
-    ("lease", pa.int64()),
-    ("task_id", pa.string()),
-    ("split", pa.string()),
-    ("sample", pa.int64()),
-    ("request", pa.string()),
-    ("gold", pa.string()),
-    ("answer", pa.string()),
-    ("canonical", pa.string()),
-    ("reward", pa.float64()),
-    ("judged_reward", pa.float64()),
-    ("truth", pa.float64()),
-    ("gates", pa.list_(_GATE)),
-    ("flags", pa.list_(_FLAG)),
-    ("version", pa.int64()),
-    ("lag", pa.int64()),
-    ("tokens", pa.int64()),
-    ("stop_reason", pa.string()),
-    ("mean_logprob", pa.float64()),
-])
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("lease", pa.int64()),
+        ("task_id", pa.string()),
+        ("split", pa.string()),
+        ("sample", pa.int64()),
+        ("request", pa.string()),
+        ("gold", pa.string()),
+        ("answer", pa.string()),
+        ("canonical", pa.string()),
+        ("reward", pa.float64()),
+        ("judged_reward", pa.float64()),
+        ("truth", pa.float64()),
+        ("gates", pa.list_(_GATE)),
+        ("flags", pa.list_(_FLAG)),
+        ("version", pa.int64()),
+        ("lag", pa.int64()),
+        ("tokens", pa.int64()),
+        ("stop_reason", pa.string()),
+        ("mean_logprob", pa.float64()),
+    ]
+)
 """`request` is the last user message; `gold` is the only hidden datum kept, for the report.
 `version` is the rollout's own oldest policy version, `lag` is measured from its group's (the
 definition that `lag/mean` uses). `mean_logprob` is in nats per sampled token."""

@@ -21,6 +21,7 @@ from rltrain.errors import EngineFault, SyncError
 from rltrain.rollout.engine_client import EngineClient
 from rltrain.rollout.engine_server import EngineServer
 from rltrain.sync.full import FileSync
+from rltrain.sync.passage import PREFIX
 from rltrain.sync.probe import learner_logprobs, mean_abs, probe_ids
 from rltrain.sync.worker_ext import TENSORS
 from tests.sync.tiny_engine import END, client, hf_logprobs, tiny_model
@@ -80,6 +81,8 @@ def test_a_push_changes_what_is_served_and_stamps_the_version(
 ) -> None:
     """The model's head is tied: an engine that left the head stale would fail here by nats."""
 
+    abandoned = set(Path("/dev/shm").glob(f"{PREFIX}*"))  # of processes killed elsewhere
+
     async def run() -> None:
         policy = client(engine)
         pusher = sync(policy, tmp_path)
@@ -92,7 +95,8 @@ def test_a_push_changes_what_is_served_and_stamps_the_version(
             assert {turn.version for turn in turns} == {version}
             print({key: round(value, 4) for key, value in timing.items()})
         assert await policy.versions() == ["4"]
-        assert not list(Path("/dev/shm").glob("rltrain-*")), "a pushed file was left behind"
+        left = set(Path("/dev/shm").glob(f"{PREFIX}*")) - abandoned
+        assert not left, "a pushed file was left behind"
         await policy.aclose()
 
     asyncio.run(run())
