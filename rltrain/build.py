@@ -113,7 +113,9 @@ def worker(
     renderer = Renderer.load(place.model)
     judged_by = judge(config, env, place.judge) if config.uses_judge else None
     engines = client(config, place, renderer)
-    collector = Collector(env, engines, renderer, rewarder(config, env, judged_by), config.rollout)
+    collector = Collector(
+        env, engines, renderer, rewarder(config, env, judged_by), config.rollout
+    )
 
     async def close() -> None:
         await engines.aclose()

@@ -1,9 +1,9 @@
 """The training loop, on one screen.
 
-consumes   groups (judged, screened, at most `max_lag` versions old) from the dispatcher
-waits for  the workers, in `take`; the engines, in `push`
-produces   new weights in every engine, one row of metrics, one file of rollouts, a settled
-           ledger, checkpoints
+    consumes   groups (judged, screened, at most `max_lag` versions old) from the dispatcher
+    waits for  the workers, in `take`; the engines, in `push`
+    produces   new weights in every engine, one row of metrics, one file of rollouts, a settled
+               ledger, checkpoints
 """
 
 from __future__ import annotations

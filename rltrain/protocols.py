@@ -111,7 +111,9 @@ class Teachable(Protocol):
         """Train tasks with an answer each; a share `noise` of the answers are bad ones."""
         ...
 
-    def judge_examples(self, count: int, seed: int, split: str) -> Iterator[tuple[Task, str, bool]]:
+    def judge_examples(
+        self, count: int, seed: int, split: str
+    ) -> Iterator[tuple[Task, str, bool]]:
         """Tasks of a split with a canonical answer and whether it is right, by execution."""
         ...
 
@@ -156,19 +158,6 @@ class Learner(Protocol):
 
 
 __all__ = [
-    "Agent",
-    "Audited",
-    "Check",
-    "Detector",
-    "Environment",
-    "Episode",
-    "Flag",
-    "GroupSource",
-    "Iterable",
-    "Learner",
-    "Sampler",
-    "Session",
-    "Teachable",
-    "Tracker",
-    "WeightSync",
+    "Agent", "Audited", "Check", "Detector", "Environment", "Episode", "Flag", "GroupSource",
+    "Iterable", "Learner", "Sampler", "Session", "Teachable", "Tracker", "WeightSync",
 ]

@@ -1,7 +1,7 @@
 """The run directory: where everything that a run says about itself lies.
 
-runs/<name>/  config.yaml  metrics.jsonl  events.jsonl  facts/  rollouts/  eval/  ledger.sqlite
-              checkpoints/  adapter/ or model/  logs/  summary.json  report.html  wandb/
+    runs/<name>/  config.yaml  metrics.jsonl  events.jsonl  facts/  rollouts/  eval/  ledger.sqlite
+                  checkpoints/  adapter/ or model/  logs/  summary.json  report.html  wandb/
 """
 
 from __future__ import annotations

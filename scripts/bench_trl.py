@@ -1,4 +1,4 @@
-"""Time our step against TRL's GRPOTrainer: docs/benchmarks/trl.{json,md}."""
+"""Time our step against TRL's GRPOTrainer: docs/benchmarks/trl_<precision>.{json,md}."""
 
 import argparse
 from itertools import product
@@ -11,6 +11,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=16, help="prompts per step")
     parser.add_argument("--group-size", type=int, default=8, help="answers per prompt")
     parser.add_argument("--tokens", type=int, default=40, help="exact length of every answer")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="both sides")
     parser.add_argument("--trl-attention", nargs="+", default=["sdpa", "eager"])
     parser.add_argument(
         "--trl-micro-batch",
@@ -27,7 +28,7 @@ def main() -> None:
 
     work = trl.Work(
         steps=options.steps, groups=options.groups,
-        group_size=options.group_size, tokens=options.tokens,
+        group_size=options.group_size, tokens=options.tokens, precision=options.precision,
     )  # fmt: skip
     kinds = product(options.trl_attention, options.trl_micro_batch, options.trl_threads)
     competitors = [trl.Competitor(attention=a, micro_batch=m, threads=t) for a, m, t in kinds]

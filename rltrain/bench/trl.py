@@ -3,7 +3,7 @@ and threads, one after the other on the same machine.
 
 Ours are the real processes of a run (vLLM server, worker, learner, weights pushed and probed every
 step). TRL runs alone in its own process, generating with transformers. Ours runs synchronously with
-one thread and with both for whichever side works, and asynchronously with a thread for each side.
+one thread and with both for whichever side works, and asynchronously likewise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rltrain.config.rollout import EnvironmentConfig
 from rltrain.errors import RltrainError
 
 THREADS = 2
-OURS = ((0, 1), (0, THREADS), (1, 1))
+OURS = ((0, 1), (0, THREADS), (1, 1), (1, THREADS))
 """`rollout.max_lag`, and the threads of engine and learner each."""
 
 
@@ -41,6 +41,8 @@ class Work:
     groups: int
     group_size: int
     tokens: int
+    precision: str
+    """`fp32` or `bf16`, the same on both sides; parameters and optimizer are fp32 in either."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -91,7 +93,7 @@ def main(
         "overrides": list(overrides),
         "results": rows,
     }
-    results.keep(out, "trl", facts, text(facts))
+    results.keep(out, f"trl_{work.precision}", facts, text(facts))
 
 
 def _trl(
@@ -145,6 +147,7 @@ def _ours(
             f"rollout.max_new_tokens={work.tokens}",
             f"engine.threads={threads}",
             f"train.threads={threads}",
+            f"train.precision={work.precision}",
             "eval.tasks=1",
             "track.wandb=disabled",
             *overrides,
@@ -183,9 +186,10 @@ def text(facts: Mapping[str, Any]) -> str:
         for row in facts["results"]
     ]
     caption = (
-        f"{facts['parameters'] / 1e6:.1f} M parameters, fp32, {work['groups']} prompts x "
-        f"{work['group_size']} answers x {work['tokens']} tokens, at most {facts['threads']} CPU "
-        "threads on either side, beta = 0, same reward function. A step is sampling, reward, "
+        f"{facts['parameters'] / 1e6:.1f} M parameters, {work['precision']}, "
+        f"{work['groups']} prompts x {work['group_size']} answers x {work['tokens']} tokens, "
+        f"at most {facts['threads']} CPU threads on either side, beta = 0, same reward function. "
+        "A step is sampling, reward, "
         "update and (ours) the weights' way into the engine with its check; the first two are left "
         "out, and of the asynchronous run the last two, which have nothing to sample beside them."
     )

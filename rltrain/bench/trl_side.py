@@ -1,6 +1,7 @@
 """TRL's side of `rltrain.bench.trl`, alone: `python -m rltrain.bench.trl_side SPEC`.
 
-As plain as TRL goes on a CPU: generation by transformers, fp32, no reference model, no logging, no
+As plain as TRL goes on a CPU: generation by transformers, parameters in fp32 (under bf16 autocast
+if asked, as `GRPOConfig(bf16=True)` does it), no reference model, no logging, no
 gradient checkpointing, one optimizer step per generated batch.
 """
 
@@ -74,7 +75,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
         args = GRPOConfig(
             output_dir=folder,
             use_cpu=True,
-            bf16=False,
+            bf16=spec["precision"] == "bf16",
             max_steps=spec["steps"],
             per_device_train_batch_size=spec["micro_batch"],
             gradient_accumulation_steps=sequences // spec["micro_batch"],

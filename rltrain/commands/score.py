@@ -46,9 +46,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--no-judge", action="store_true", help="leave the judge gate out")
     parser.add_argument(
-        "--search",
-        type=int,
-        default=20_000,
+        "--search", type=int, default=20_000,
         help="how many train tasks to look through for the ids (default 20000)",
     )
     parser.add_argument("overrides", nargs="*", help="config, such as rewards=executed")

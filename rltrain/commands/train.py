@@ -28,7 +28,9 @@ def main(args: list[str]) -> None:
         load_config([arg for arg in args if not arg.startswith("-")])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach our own handler instead of being printed
     sys.argv = ["rltrain train", *args]
-    decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
+    decorate = hydra.main(
+        version_base="1.3", config_path=str(config_dir()), config_name="train"
+    )
     decorate(_start)()
 
 

@@ -1,6 +1,6 @@
 """Child processes of a run: each dies with its parent, writes its own log, and is named in errors.
 
-python -m rltrain.launch.child ROLE RUN_DIR NAME
+    python -m rltrain.launch.child ROLE RUN_DIR NAME
 """
 
 from __future__ import annotations

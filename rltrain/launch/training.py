@@ -1,6 +1,6 @@
 """A whole run, from config to report.
 
-models -> servers -> evaluate -> [ learner + workers, supervised ] -> evaluate -> report
+    models -> servers -> evaluate -> [ learner + workers, supervised ] -> evaluate -> report
 """
 
 from __future__ import annotations

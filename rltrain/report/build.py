@@ -126,19 +126,11 @@ def _asset(name: str) -> str:
 @cache
 def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(ASSETS), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
     for filter_ in (
-        text.percent,
-        text.points,
-        text.decimal,
-        text.integer,
-        text.duration,
-        text.visible,
+        text.percent, text.points, text.decimal, text.integer, text.duration, text.visible,
         text.words,
     ):
         environment.filters[filter_.__name__] = filter_

@@ -69,7 +69,7 @@ class Run:
         size = self.window
         return {
             "first": self.mean(name, self.rows[:size], absent),
-            "last": self.mean(name, self.rows[len(self.rows) - size :], absent),
+            "last": self.mean(name, self.rows[len(self.rows) - size:], absent),
         }
 
     def names(self, prefix: str, suffix: str = "") -> list[str]:
@@ -78,7 +78,7 @@ class Run:
         for row in self.rows:
             for name in row:
                 if name.startswith(prefix) and name.endswith(suffix):
-                    seen[name[len(prefix) : len(name) - len(suffix)]] = None
+                    seen[name[len(prefix): len(name) - len(suffix)]] = None
         return list(seen)
 
     @property
@@ -125,14 +125,8 @@ def load(run_dir: Path) -> Run:
         problems.append(f"events.jsonl has {torn} torn line(s)")
     before, after = (_eval(run_dir, when, problems) for when in ("before", "after"))
     run = Run(
-        path=run_dir,
-        config=config,
-        rows=rows,
-        facts=facts,
-        events=events,
-        before=before,
-        after=after,
-        problems=problems,
+        path=run_dir, config=config, rows=rows, facts=facts, events=events,
+        before=before, after=after, problems=problems,
     )
     if run.planned is not None and len(rows) < run.planned:
         problems.append(f"only {len(rows)} of {run.planned} steps were logged")
@@ -141,10 +135,8 @@ def load(run_dir: Path) -> Run:
 
 def _optional(part: str, config: Mapping[str, Any]) -> bool:
     stages = (config.get("rewards") or {}).get("stages") or ()
-    return (
-        part == "judge"
-        and bool(config)
-        and all(stage.get("check") != "judge" for stage in stages if isinstance(stage, Mapping))
+    return part == "judge" and bool(config) and all(
+        stage.get("check") != "judge" for stage in stages if isinstance(stage, Mapping)
     )
 
 
@@ -173,7 +165,9 @@ def _rows(path: Path, problems: list[str]) -> tuple[Row, ...]:
     return metrics.rows
 
 
-def _fact(run_dir: Path, part: str, optional: bool, problems: list[str]) -> dict[str, Any]:
+def _fact(
+    run_dir: Path, part: str, optional: bool, problems: list[str]
+) -> dict[str, Any]:
     try:
         values = read_fact(run_dir, part)
     except ValueError as error:

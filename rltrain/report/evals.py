@@ -48,7 +48,9 @@ def pair(before: Sequence[Rollout], after: Sequence[Rollout]) -> Pairs:
     )
 
 
-def _joined(before: Sequence[Rollout], after: Sequence[Rollout]) -> list[tuple[Rollout, Rollout]]:
+def _joined(
+    before: Sequence[Rollout], after: Sequence[Rollout]
+) -> list[tuple[Rollout, Rollout]]:
     old = {(row["task_id"], row["sample"]): row for row in before}
     return [(old[key], row) for row in after if (key := (row["task_id"], row["sample"])) in old]
 
@@ -78,10 +80,8 @@ def sample_pairs(pairs: Pairs, *, changed: int, unchanged: int, seed: int) -> li
     wanted = _split(changed, len(pairs.fixed), len(pairs.broken), 2 / 3)
     kept = _split(unchanged, len(pairs.right), len(pairs.wrong), 1 / 2)
     drawn = [
-        ("fixed", pairs.fixed, wanted[0]),
-        ("broken", pairs.broken, wanted[1]),
-        ("right", pairs.right, kept[0]),
-        ("wrong", pairs.wrong, kept[1]),
+        ("fixed", pairs.fixed, wanted[0]), ("broken", pairs.broken, wanted[1]),
+        ("right", pairs.right, kept[0]), ("wrong", pairs.wrong, kept[1]),
     ]
     return [
         {"kind": kind, "before": first, "after": last}

@@ -44,7 +44,7 @@ class Curves:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.bin = max(1, math.ceil(len(rows) / _MOST_POINTS))
-        self.rows = [_average(rows[at : at + self.bin]) for at in range(0, len(rows), self.bin)]
+        self.rows = [_average(rows[at: at + self.bin]) for at in range(0, len(rows), self.bin)]
         self.steps = [row["step"] for row in self.rows]
         self.smooth = max(1, round(len(self.rows) * _SMOOTH_SHARE))
 
@@ -92,12 +92,8 @@ def _mean(values: Sequence[float]) -> float:
 
 def _trace(x: Sequence[float], y: Sequence[Any], name: str, line: dict[str, Any]) -> Trace:
     return {
-        "type": "scatter",
-        "mode": "lines" if len(x) > 1 else "markers",
-        "x": list(x),
-        "y": list(y),
-        "name": name,
-        "line": line,
+        "type": "scatter", "mode": "lines" if len(x) > 1 else "markers",
+        "x": list(x), "y": list(y), "name": name, "line": line,
     }
 
 
@@ -105,7 +101,7 @@ def _rolling(values: Sequence[float | None], window: int) -> list[float | None]:
     """Mean of the last `window` measured values up to each point."""
     result: list[float | None] = []
     for end in range(1, len(values) + 1):
-        recent = [value for value in values[max(0, end - window) : end] if value is not None]
+        recent = [value for value in values[max(0, end - window): end] if value is not None]
         result.append(_mean(recent) if recent else None)
     return result
 
@@ -138,26 +134,14 @@ def reward_truth(run: Run, curves: Curves) -> Figure | None:
         return None
     shapes = [
         {
-            "type": "rect",
-            "xref": "x",
-            "yref": "paper",
-            "x0": first - 0.5,
-            "x1": last + 0.5,
-            "y0": 0,
-            "y1": 1,
-            "fillcolor": RED,
-            "opacity": 0.14,
-            "line": {"width": 0},
+            "type": "rect", "xref": "x", "yref": "paper", "x0": first - 0.5, "x1": last + 0.5,
+            "y0": 0, "y1": 1, "fillcolor": RED, "opacity": 0.14, "line": {"width": 0},
         }
         for first, last in _stretches(run, f"alarm/{DIVERGENCE}")
     ]
     shading = " Red stretches: the divergence alarm was on." if shapes else ""
     return Figure(
-        id="reward-truth",
-        title="Reward against truth",
-        height=360,
-        wide=True,
-        data=data,
+        id="reward-truth", title="Reward against truth", height=360, wide=True, data=data,
         layout=layout(yaxis=SHARE | {"range": [0, 1.02]}, shapes=shapes),
         caption="Good: both rise together. Reward that rises while truth does not is being gamed."
         + shading,
@@ -187,36 +171,18 @@ def funnel(run: Run) -> Figure | None:
     ends = (("first", run.rows[:size], GREY), ("last", run.rows[-size:], BLUE))
     for name, rows, color in ends:
         shares = [1.0, *(_passed(rows, gate) for gate in gates)]
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "y": labels,
-                "x": shares,
-                "textposition": "outside",
-                "name": f"{name} {size} step{'s' * (size > 1)}",
-                "marker": {"color": color},
-                "text": [f"{100 * share:.1f} %" for share in shares],
-                "cliponaxis": False,
-                "hovertemplate": "%{y}: %{x:.1%}",
-            }
-        )
+        data.append({
+            "type": "bar", "orientation": "h", "y": labels, "x": shares, "textposition": "outside",
+            "name": f"{name} {size} step{'s' * (size > 1)}", "marker": {"color": color},
+            "text": [f"{100 * share:.1f} %" for share in shares], "cliponaxis": False,
+            "hovertemplate": "%{y}: %{x:.1%}",
+        })
     return Figure(
-        id="funnel",
-        title="Gates: who gets how far",
-        height=funnel_height(run),
-        data=data,
+        id="funnel", title="Gates: who gets how far", height=funnel_height(run), data=data,
         layout=layout(
-            xaxis={
-                "title": {"text": "share of all rollouts"},
-                "tickformat": ".0%",
-                "range": [0, 1.2],
-                "tickvals": [0, 0.25, 0.5, 0.75, 1],
-            },
-            yaxis={"autorange": "reversed"},
-            hovermode="closest",
-            barmode="group",
-            bargap=0.25,
+            xaxis={"title": {"text": "share of all rollouts"}, "tickformat": ".0%",
+                   "range": [0, 1.2], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
+            yaxis={"autorange": "reversed"}, hovermode="closest", barmode="group", bargap=0.25,
         ),
         caption="Share of all rollouts that passed a gate and every gate before it. "
         "Good: the last bars are longer, above all at the bottom.",
@@ -244,10 +210,7 @@ def hack_rates(run: Run, curves: Curves) -> Figure | None:
         color = PALETTE[place % len(PALETTE)]
         data += curves.line(f"flag/{name}", name, color, absent=0.0)
     return Figure(
-        id="hacks",
-        title="Hack rates",
-        data=data,
-        height=funnel_height(run),
+        id="hacks", title="Hack rates", data=data, height=funnel_height(run),
         layout=layout(yaxis=SHARE),
         caption="Share of all rollouts that a detector flagged. Good: falls to zero; a line that "
         "climbs is a hack being learned.",
@@ -265,27 +228,15 @@ def tiers(run: Run) -> Figure | None:
         return None
     data = [
         {
-            "type": "bar",
-            "name": name,
-            "x": list(values),
-            "y": list(values.values()),
-            "marker": {"color": color},
-            "hovertemplate": "%{x}: %{y:.1%}",
+            "type": "bar", "name": name, "x": list(values), "y": list(values.values()),
+            "marker": {"color": color}, "hovertemplate": "%{x}: %{y:.1%}",
         }
         for name, values, color in sides
     ]
     return Figure(
-        id="tiers",
-        title="Exact answers by tier",
-        data=data,
-        height=260,
-        wide=True,
-        layout=layout(
-            xaxis={"title": {"text": "tier"}, "type": "category"},
-            barmode="group",
-            hovermode="closest",
-            yaxis=SHARE | {"range": [0, 1.02]},
-        ),
+        id="tiers", title="Exact answers by tier", data=data, height=260, wide=True,
+        layout=layout(xaxis={"title": {"text": "tier"}, "type": "category"}, barmode="group",
+                       hovermode="closest", yaxis=SHARE | {"range": [0, 1.02]}),
         caption="Held-out tasks by difficulty. Good: every tier gains; a gain in the easiest "
         "alone is little.",
     )

@@ -32,15 +32,11 @@ def _exact(summary: Summary) -> str:
     delta = summary["eval"]["delta"]
     if after["exact"] is None or before["exact"] is None:
         done, planned = summary["steps"]["done"], summary["steps"]["planned"]
-        known = (
-            ""
-            if before["exact"] is None
-            else (f" Before training, {text.percent(before['exact'])} of answers were exact.")
+        known = "" if before["exact"] is None else (
+            f" Before training, {text.percent(before['exact'])} of answers were exact."
         )
-        return (
-            f"The run is not complete: {done} of {planned or '?'} steps, no evaluation "
+        return f"The run is not complete: {done} of {planned or '?'} steps, no evaluation " \
             f"at both ends.{known}"
-        )
     numbers = f"{text.percent(before['exact'])} to {text.percent(after['exact'])}"
     if delta is None:
         return f"Exact answers went from {numbers}; the answers themselves were not recorded."
@@ -75,8 +71,7 @@ def alarms(summary: Summary) -> list[str]:
     for name, raised in summary["alarms"].items():
         count = raised["steps"]
         span = (
-            f"at step {raised['first']}"
-            if count == 1
+            f"at step {raised['first']}" if count == 1
             else f"in {count} steps between {raised['first']} and {raised['last']}"
         )
         lines.append(f"Alarm: {text.words(name)} {span}.")
@@ -103,40 +98,21 @@ def tiles(run: Run, summary: Summary, took_s: float | None) -> list[Tile]:
     after, before = summary["eval"]["after"], summary["eval"]["before"]
     delta = summary["eval"]["delta"]
     return [
-        Tile(
-            "exact on held-out tasks",
-            text.percent(after["exact"]),
-            _from(before["exact"]),
-            _mood(delta),
-        ),
+        Tile("exact on held-out tasks", text.percent(after["exact"]), _from(before["exact"]),
+             _mood(delta)),
         _hack_tile(summary),
-        Tile(
-            "reward, last window",
-            text.decimal(summary["reward"]["last"]),
-            _was(summary["reward"]["first"], text.decimal),
-        ),
-        Tile(
-            "truth, last window",
-            text.decimal(summary["truth"]["last"]),
-            _was(summary["truth"]["first"], text.decimal),
-        ),
-        Tile(
-            "valid, last window",
-            text.percent(summary["valid"]["last"]),
-            _was(summary["valid"]["first"], text.percent),
-        ),
+        Tile("reward, last window", text.decimal(summary["reward"]["last"]),
+             _was(summary["reward"]["first"], text.decimal)),
+        Tile("truth, last window", text.decimal(summary["truth"]["last"]),
+             _was(summary["truth"]["first"], text.decimal)),
+        Tile("valid, last window", text.percent(summary["valid"]["last"]),
+             _was(summary["valid"]["first"], text.percent)),
         _judge_tile(summary),
         _ledger_tile(summary["ledger"]),
-        Tile(
-            "staleness, mean",
-            text.decimal(summary["staleness"]["mean"], 2),
-            f"largest {text.decimal(summary['staleness']['max'], 0)} policy versions",
-        ),
-        Tile(
-            "sampled tokens",
-            text.integer(summary["tokens"]["generated"]),
-            f"{text.integer(summary['tokens']['trained'])} trained",
-        ),
+        Tile("staleness, mean", text.decimal(summary["staleness"]["mean"], 2),
+             f"largest {text.decimal(summary['staleness']['max'], 0)} policy versions"),
+        Tile("sampled tokens", text.integer(summary["tokens"]["generated"]),
+             f"{text.integer(summary['tokens']['trained'])} trained"),
         Tile("wall time", text.duration(took_s), _steps(run)),
     ]
 
@@ -168,11 +144,8 @@ def _judge_tile(summary: Summary) -> Tile:
     judge = summary["judge"]
     if judge["kappa"] is None:
         return Tile("judge, kappa", text.NONE, "not calibrated")
-    return Tile(
-        "judge, kappa",
-        text.decimal(judge["kappa"], 2),
-        f"on {text.integer(judge['n'])} labelled pairs",
-    )
+    return Tile("judge, kappa", text.decimal(judge["kappa"], 2),
+                f"on {text.integer(judge['n'])} labelled pairs")
 
 
 def _ledger_tile(ledger: Mapping[str, Any]) -> Tile:

@@ -41,67 +41,45 @@ class _Chart(NamedTuple):
 
 _CHARTS = (
     _Chart(
-        "staleness",
-        "Staleness",
+        "staleness", "Staleness",
         (_Line("lag/mean", "mean", BLUE), _Line("lag/max", "largest", RED)),
         "Policy versions between sampling and training. Good: the largest stays within "
-        "rollout.max_lag.",
-        {"title": {"text": "versions"}},
-        False,
+        "rollout.max_lag.", {"title": {"text": "versions"}}, False,
     ),
     _Chart(
-        "mismatch",
-        "Trainer against engine",
-        (
-            _Line("mismatch/mean_abs_logprob", "mean |Δ log-probability|", PURPLE),
-            _Line("mismatch/k3", "k3 (KL estimate)", ORANGE),
-        ),
+        "mismatch", "Trainer against engine",
+        (_Line("mismatch/mean_abs_logprob", "mean |Δ log-probability|", PURPLE),
+         _Line("mismatch/k3", "k3 (KL estimate)", ORANGE)),
         "How far the engine's log-probabilities are from the trainer's, in nats. "
         "Good: small and flat.",
-        {
-            "title": {"text": "nats (log scale)"},
-            "type": "log",
-            "exponentformat": "power",
-            "dtick": 1,
-        },
+        {"title": {"text": "nats (log scale)"}, "type": "log", "exponentformat": "power",
+         "dtick": 1},
     ),
     _Chart(
-        "entropy",
-        "Policy entropy",
-        (_Line("policy/entropy", "entropy", TEAL),),
+        "entropy", "Policy entropy", (_Line("policy/entropy", "entropy", TEAL),),
         "Nats per token. Good: falls slowly; a sudden drop to zero is a collapse.",
         {"title": {"text": "nats per token"}},
     ),
     _Chart(
-        "lengths",
-        "Answer length",
-        (_Line("length/mean", "mean tokens", BLUE),),
+        "lengths", "Answer length", (_Line("length/mean", "mean tokens", BLUE),),
         "Sampled tokens per rollout. Good: settles; steady growth is often padding.",
         {"title": {"text": "tokens"}},
     ),
     _Chart(
-        "shares",
-        "Valid, truncated, without signal",
-        (
-            _Line("valid/rate", "valid", GREEN),
-            _Line("length/truncated", "truncated", RED),
-            _Line("group/zero_variance", "groups without signal", GREY),
-        ),
+        "shares", "Valid, truncated, without signal",
+        (_Line("valid/rate", "valid", GREEN), _Line("length/truncated", "truncated", RED),
+         _Line("group/zero_variance", "groups without signal", GREY)),
         "Good: valid near 100 %, truncated near 0 %. Groups in which all rewards are equal teach "
-        "nothing.",
-        SHARE | {"range": [0, 1.02]},
+        "nothing.", SHARE | {"range": [0, 1.02]},
     ),
     _Chart(
-        "optimizer",
-        "Gradient norm and loss",
+        "optimizer", "Gradient norm and loss",
         (_Line("grad_norm", "gradient norm", PURPLE), _Line("loss", "loss", GREY)),
         "Good: no spikes. The loss of a policy gradient is no measure of progress.",
         {"rangemode": "normal"},
     ),
     _Chart(
-        "throughput",
-        "Throughput",
-        (_Line("tokens_per_s", "sampled tokens per second", TEAL),),
+        "throughput", "Throughput", (_Line("tokens_per_s", "sampled tokens per second", TEAL),),
         "Good: flat. A falling line means longer waits or shorter answers.",
         {"title": {"text": "tokens/s"}},
     ),
@@ -119,24 +97,15 @@ def timing(curves: Curves) -> Figure | None:
     rest = [max(0.0, (step or 0.0) - some) for step, some in zip(steps, known, strict=True)]
     data = [
         {
-            "type": "scatter",
-            "mode": "lines",
-            "stackgroup": "time",
-            "x": curves.steps,
-            "y": values,
-            "name": name,
-            "line": {"width": 0.5, "color": color},
+            "type": "scatter", "mode": "lines", "stackgroup": "time", "x": curves.steps,
+            "y": values, "name": name, "line": {"width": 0.5, "color": color},
             "hovertemplate": "%{y:.2f} s",
         }
-        for (name, color), values in zip(
-            (*parts, ("other", GREY)), (*series.values(), rest), strict=True
-        )
+        for (name, color), values in zip((*parts, ("other", GREY)), (*series.values(), rest),
+                                         strict=True)
     ]
     return Figure(
-        id="timing",
-        title="Where the seconds of a step went",
-        data=data,
-        height=260,
+        id="timing", title="Where the seconds of a step went", data=data, height=260,
         layout=layout(yaxis={"title": {"text": "seconds"}}),
         caption="Good: learning dominates. Much waiting means that rollouts are the bottleneck: "
         "more workers or a larger max_lag.",
@@ -148,21 +117,14 @@ def health(curves: Curves) -> list[Figure]:
     figures = []
     for chart in _CHARTS:
         data = [
-            trace
-            for line in chart.lines
+            trace for line in chart.lines
             for trace in curves.line(line.metric, line.label, line.color, smooth=chart.smooth)
         ]
         if data:
-            figures.append(
-                Figure(
-                    id=chart.id,
-                    title=chart.title,
-                    caption=chart.caption,
-                    data=data,
-                    layout=layout(yaxis=chart.yaxis, showlegend=len(chart.lines) > 1),
-                    height=260,
-                )
-            )
+            figures.append(Figure(
+                id=chart.id, title=chart.title, caption=chart.caption, data=data,
+                layout=layout(yaxis=chart.yaxis, showlegend=len(chart.lines) > 1), height=260,
+            ))
     return figures
 
 
@@ -173,11 +135,7 @@ def all_figures(run: Run) -> dict[str, Figure]:
     else:
         curves = Curves(run.rows)
         found = [
-            reward_truth(run, curves),
-            funnel(run),
-            hack_rates(run, curves),
-            tiers(run),
-            *health(curves),
-            timing(curves),
+            reward_truth(run, curves), funnel(run), hack_rates(run, curves), tiers(run),
+            *health(curves), timing(curves),
         ]
     return {figure.id: figure for figure in found if figure is not None}

@@ -13,16 +13,9 @@ from rltrain.track.files import replacing
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--hide-scrollbars",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--hide-scrollbars",
 )
 """No sandbox: it does not start as root, in containers and CI; the pages are our own files."""
 _DRAW_MS = 8_000
@@ -48,13 +41,9 @@ def screenshot(html: Path, png: Path, width: int, height: int) -> Path:
         # Chromium chooses the format by the suffix, which the temporary name does not have.
         drawn = Path(profile) / "drawn.png"
         command = [
-            browser,
-            *FLAGS,
-            f"--user-data-dir={profile}/profile",
-            f"--window-size={width},{height}",
-            f"--virtual-time-budget={_DRAW_MS}",
-            f"--screenshot={drawn}",
-            html.resolve().as_uri(),
+            browser, *FLAGS, f"--user-data-dir={profile}/profile",
+            f"--window-size={width},{height}", f"--virtual-time-budget={_DRAW_MS}",
+            f"--screenshot={drawn}", html.resolve().as_uri(),
         ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)

@@ -87,9 +87,7 @@ def _add(found: Scan, table: pa.Table, leases: set[int], judge_gate: str) -> Non
         all(flag["action"] != "drop" for flag in flags) for flags in table["flags"].to_pylist()
     )
     columns = zip(
-        table["lease"].to_pylist(),
-        table["truth"].to_pylist(),
-        table["gates"].to_pylist(),
+        table["lease"].to_pylist(), table["truth"].to_pylist(), table["gates"].to_pylist(),
         strict=True,
     )
     tables: dict[int, np.ndarray] = {}
@@ -136,7 +134,7 @@ def pick_hacks(rows: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
     early = sorted(first.values(), key=_place)[: (k + 1) // 2]
     shown = {_place(row) for row in early}
     late = [row for row in sorted(last.values(), key=_place) if _place(row) not in shown]
-    late = late[max(0, len(late) - k // 2) :]
+    late = late[max(0, len(late) - k // 2):]
     return [row | {"when": "early"} for row in early] + [row | {"when": "late"} for row in late]
 
 

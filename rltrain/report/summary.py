@@ -19,15 +19,7 @@ from rltrain.report.stats import kappa, kappa_interval
 from rltrain.track.files import nulled, to_json, write_text
 
 _EVAL = (
-    "exact",
-    "valid",
-    "n",
-    "ci95",
-    "reward",
-    "hack_rate",
-    "flags",
-    "by_tier",
-    "faults",
+    "exact", "valid", "n", "ci95", "reward", "hack_rate", "flags", "by_tier", "faults",
     "wall_s",
 )
 _TIMING = ("setup_s", "build_s", "train_s", "generate_s", "learn_s", "sync_s")
@@ -78,9 +70,7 @@ def _summary(run: Run, found: Scan) -> dict[str, Any]:
         "judge": _judge(facts["judge"]) | {"on_policy": judged(found, seed)},
         "ledger": ledger,
         "rollouts": {
-            "recorded": found.rollouts,
-            "trained": found.trained,
-            "groups": found.leases,
+            "recorded": found.rollouts, "trained": found.trained, "groups": found.leases,
         },
         "timing": dict.fromkeys(_TIMING) | facts["timing"],
         "tokens": {name: _total(run, f"tokens/{name}") for name in ("generated", "trained")},
@@ -135,8 +125,7 @@ def _faults(run: Run) -> dict[str, int] | None:
     dropped = run.facts["ledger"].get("dropped")
     if dropped is not None:
         return {
-            reason.removeprefix("fault:"): count
-            for reason, count in dropped.items()
+            reason.removeprefix("fault:"): count for reason, count in dropped.items()
             if reason.startswith("fault:")
         }
     if not run.rows:
@@ -197,10 +186,7 @@ def judged(found: Scan, seed: int) -> dict[str, Any] | None:
     value = kappa(table)
     return {
         "n": yes + judge_only + truth_only + no,
-        "both_yes": yes,
-        "judge_only": judge_only,
-        "truth_only": truth_only,
-        "both_no": no,
+        "both_yes": yes, "judge_only": judge_only, "truth_only": truth_only, "both_no": no,
         "kappa": value,
         "ci95": list(kappa_interval(found.judged_array, seed=seed)),
         "false_positive_rate": judge_only / (judge_only + no) if judge_only + no else None,

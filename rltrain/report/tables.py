@@ -40,11 +40,9 @@ def hacks(run: Run, found: Scan) -> dict[str, Any]:
             "found": found.flags[name],
             "share": found.flags[name] / found.rollouts if found.rollouts else None,
             "actions": ", ".join(
-                f"{action} ({count:,})"
-                for (detector, action), count in sorted(found.actions.items())
-                if detector == name
-            )
-            or "none",
+                f"{action} ({count:,})" for (detector, action), count in sorted(
+                    found.actions.items()) if detector == name
+            ) or "none",
             **run.ends(f"flag/{name}", absent=0.0),
             "before": _held_out(run, "before", name),
             "after": _held_out(run, "after", name),
@@ -65,12 +63,8 @@ def pairs(run: Run) -> dict[str, Any]:
     seed = run.seed or 0
     found = pair(run.before, run.after)
     return {
-        "count": found.count,
-        "fixed": len(found.fixed),
-        "broken": len(found.broken),
-        "right": len(found.right),
-        "wrong": len(found.wrong),
-        "seed": seed,
+        "count": found.count, "fixed": len(found.fixed), "broken": len(found.broken),
+        "right": len(found.right), "wrong": len(found.wrong), "seed": seed,
         "rows": sample_pairs(found, changed=CHANGED, unchanged=UNCHANGED, seed=seed),
     }
 
@@ -81,32 +75,26 @@ def judge(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     if fact["kappa"] is not None or fact["n"]:
         cells = ("true_positive", "false_positive", "false_negative", "true_negative")
-        found.append(
-            {
-                "title": "Calibration: labelled held-out pairs",
-                "cells": [fact.get(cell) for cell in cells] if cells[0] in fact else None,
-                "accuracy": fact.get("accuracy"),
-                **_agreement(fact),
-            }
-        )
+        found.append({
+            "title": "Calibration: labelled held-out pairs",
+            "cells": [fact.get(cell) for cell in cells] if cells[0] in fact else None,
+            "accuracy": fact.get("accuracy"), **_agreement(fact),
+        })
     if on_policy:
         cells = ("both_yes", "judge_only", "truth_only", "both_no")
-        found.append(
-            {
-                "title": "On policy: the rollouts of training that reached the judge",
-                "cells": [on_policy[cell] for cell in cells],
-                "accuracy": (on_policy["both_yes"] + on_policy["both_no"]) / on_policy["n"],
-                **_agreement(on_policy),
-            }
-        )
+        found.append({
+            "title": "On policy: the rollouts of training that reached the judge",
+            "cells": [on_policy[cell] for cell in cells],
+            "accuracy": (on_policy["both_yes"] + on_policy["both_no"]) / on_policy["n"],
+            **_agreement(on_policy),
+        })
     return found
 
 
 def _agreement(values: Mapping[str, Any]) -> dict[str, Any]:
     interval = values.get("ci95")
     return {
-        "kappa": values["kappa"],
-        "n": values["n"],
+        "kappa": values["kappa"], "n": values["n"],
         "false_positive_rate": values.get("false_positive_rate"),
         "ci95": None if not interval else " to ".join(text.decimal(end, 2) for end in interval),
     }
@@ -134,19 +122,15 @@ def ledger(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def timing(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (text.words(name.removesuffix("_s")), text.duration(value))
-        for name, value in summary["timing"].items()
-        if name.endswith("_s")
+        for name, value in summary["timing"].items() if name.endswith("_s")
     ]
 
 
 def checks(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     states = {True: ("holds", "good"), False: ("VIOLATED", "bad"), None: ("cannot be told", "")}
     return [
-        {
-            "what": CHECKS.get(name, text.words(name)),
-            "state": states[value][0],
-            "mood": states[value][1],
-        }
+        {"what": CHECKS.get(name, text.words(name)), "state": states[value][0],
+         "mood": states[value][1]}
         for name, value in summary["checks"].items()
     ]
 
@@ -156,10 +140,8 @@ def events(run: Run) -> dict[str, Any]:
     shown = run.events[-_MOST_EVENTS:]
     rows = [
         {
-            "time": text.moment(event.get("time")),
-            "process": event.get("process", ""),
-            "kind": event.get("kind", ""),
-            "text": redact_text(str(event.get("text", ""))),
+            "time": text.moment(event.get("time")), "process": event.get("process", ""),
+            "kind": event.get("kind", ""), "text": redact_text(str(event.get("text", ""))),
         }
         for event in shown
     ]

@@ -39,7 +39,7 @@ def decimal(value: Any, digits: int = 3) -> str:
     found = number(value)
     if found is None:
         return NONE
-    if found and abs(found) < 10**-digits:
+    if found and abs(found) < 10 ** -digits:
         return f"{found:.1e}"
     return f"{found:,.{digits}f}"
 

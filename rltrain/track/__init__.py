@@ -1,8 +1,8 @@
 """What a run leaves behind: metrics, facts, events and rollouts, each with one writer and reader.
 
-groups -> group_metrics -> FanOut -> metrics.jsonl (the record), wandb (a sink)
-       -> write_rollouts -> rollouts/step-00001.parquet
-metrics.jsonl -> follow -> ProgressView
+    groups -> group_metrics -> FanOut -> metrics.jsonl (the record), wandb (a sink)
+           -> write_rollouts -> rollouts/step-00001.parquet
+    metrics.jsonl -> follow -> ProgressView
 """
 
 from rltrain.track.console import ProgressView, follow
@@ -20,21 +20,7 @@ from rltrain.track.rollouts import (
 from rltrain.track.wandb import WandbTracker
 
 __all__ = [
-    "FanOut",
-    "JsonlTracker",
-    "ProgressView",
-    "WandbTracker",
-    "append_event",
-    "eval_path",
-    "follow",
-    "group_metrics",
-    "read_fact",
-    "read_jsonl",
-    "read_metrics",
-    "read_rollouts",
-    "rollouts_path",
-    "to_rows",
-    "validity",
-    "write_fact",
-    "write_rollouts",
+    "FanOut", "JsonlTracker", "ProgressView", "WandbTracker", "append_event", "eval_path",
+    "follow", "group_metrics", "read_fact", "read_jsonl", "read_metrics", "read_rollouts",
+    "rollouts_path", "to_rows", "validity", "write_fact", "write_rollouts",
 ]

@@ -129,10 +129,8 @@ class ProgressView:
             ("truth", _number(row.get("truth/mean"), "{:.3f}")),
             ("valid", _number(row.get("valid/rate"), "{:.0%}")),
             ("hacks", _number(row.get("flag/any"), "{:.1%}")),
-            (
-                "lag",
-                f"{_number(row.get('lag/mean'), '{:.1f}')}/{_number(row.get('lag/max'), '{:.0f}')}",
-            ),
+            ("lag", f"{_number(row.get('lag/mean'), '{:.1f}')}"
+                    f"/{_number(row.get('lag/max'), '{:.0f}')}"),
             ("tok/s", _number(_tokens_per_s(row), "{:,.0f}")),
         ]
         if row.get("time/step_s"):

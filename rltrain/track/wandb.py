@@ -17,33 +17,15 @@ from rltrain.track.redact import redact, redact_text
 LOG = logging.getLogger("rltrain.track")
 
 SUMMARIES = {
-    "reward": "max,last",
-    "truth": "max,last",
-    "valid": "max,last",
-    "gate": "max,last",
-    "flag": "max,last",
-    "alarm": "max",
-    "lag": "mean,max",
-    "mismatch": "mean,max",
-    "time": "mean",
-    "faults": "max",
-    "ledger": "last",
-    "tokens_per_s": "mean",
+    "reward": "max,last", "truth": "max,last", "valid": "max,last", "gate": "max,last",
+    "flag": "max,last", "alarm": "max", "lag": "mean,max", "mismatch": "mean,max",
+    "time": "mean", "faults": "max", "ledger": "last", "tokens_per_s": "mean",
 }
 """What the runs table shows of a group of metrics; the last value where nothing is said."""
 
 COLUMNS = (
-    "step",
-    "task_id",
-    "request",
-    "answer",
-    "gold",
-    "reward",
-    "judged_reward",
-    "truth",
-    "stopped_at",
-    "flags",
-    "lag",
+    "step", "task_id", "request", "answer", "gold", "reward", "judged_reward", "truth",
+    "stopped_at", "flags", "lag",
 )
 
 
@@ -72,12 +54,8 @@ class WandbTracker:
         if self.mode == "disabled":
             return
         start = {
-            "project": section.project,
-            "group": section.group,
-            "name": name,
-            "dir": str(run_dir),
-            "config": redact(dict(config)),
-            "mode": self.mode,
+            "project": section.project, "group": section.group, "name": name,
+            "dir": str(run_dir), "config": redact(dict(config)), "mode": self.mode,
         }
         self._open(start, connect_s)
 

@@ -39,12 +39,8 @@ def _mask_for(model: Any, mask: Tensor) -> Tensor:
     """Plain attention adds its mask to the scores; fused kernels take booleans."""
     if mask.dim() == 2 or model.config._attn_implementation != "eager":
         return mask
-    allowed = torch.zeros(
-        mask.shape,
-        dtype=torch.get_autocast_dtype(mask.device.type)
-        if torch.is_autocast_enabled(mask.device.type)
-        else torch.float32,
-    )
+    allowed = torch.zeros(mask.shape, dtype=torch.get_autocast_dtype(mask.device.type)
+                          if torch.is_autocast_enabled(mask.device.type) else torch.float32)
     return allowed.to(mask.device).masked_fill_(~mask, torch.finfo(allowed.dtype).min)
 
 
@@ -68,6 +64,8 @@ def token_scores(model: Any, batch: MicroBatch, temperature: float) -> TokenScor
         return TokenScores(*_score(hidden, batch.targets, head, temperature))
     parts = [
         checkpoint(_score, h, t, head, temperature, use_reentrant=False)
-        for h, t in zip(torch.split(hidden, chunk), torch.split(batch.targets, chunk), strict=True)
+        for h, t in zip(
+            torch.split(hidden, chunk), torch.split(batch.targets, chunk), strict=True
+        )
     ]
     return TokenScores(*(torch.cat(column) for column in zip(*parts, strict=True)))

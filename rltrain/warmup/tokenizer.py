@@ -21,9 +21,9 @@ WORDS = r" ?[A-Za-z_][A-Za-z_.]*| ?\d| ?[^\sA-Za-z_\d]|\s"
 """What merges may not cross. An identifier such as `shopify_email.opened` can be one token."""
 
 
-def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, max_length: int
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> (
+    PreTrainedTokenizerFast
+):
     """Train on texts. Digits stand alone, so that a number is copied and not recalled; bytes are
     the fallback, so that any text can be encoded."""
     tokenizer = Tokenizer(models.BPE())

@@ -87,7 +87,9 @@ def test_the_report_can_be_written_again(rltrain: Run, run_dir: Path) -> None:
     assert done.returncode == 0 and (run_dir / "report.html").stat().st_size > 1_000_000
 
 
-def test_eval_of_the_run_repeats_its_own_figure(rltrain: Run, run_dir: Path, summary: dict) -> None:
+def test_eval_of_the_run_repeats_its_own_figure(
+    rltrain: Run, run_dir: Path, summary: dict
+) -> None:
     done = rltrain("eval", str(run_dir))
     assert done.returncode == 0, done.stderr[-2000:]
     facts = json.loads(done.stdout.splitlines()[-1])

@@ -62,8 +62,7 @@ def test_there_is_no_error_on_the_console_and_no_request_but_the_file_itself(pag
     messages = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     requests = {
         message["params"]["request"]["url"].split(":")[0]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
+        for message in messages if message["method"] == "Network.requestWillBeSent"
     }
     assert requests <= {"file", "data", "blob"}
 

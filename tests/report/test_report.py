@@ -113,9 +113,7 @@ def test_examples_of_hacks_are_early_and_late_and_not_all_the_same() -> None:
     rows.insert(10, {"step": 9, "lease": 99, "sample": 0, "answer": "other"})
     shown = [(row["step"], row["answer"], row["when"]) for row in pick_hacks(rows, 4)]
     assert shown == [
-        (0, "same", "early"),
-        (9, "other", "early"),
-        (49, "same", "late"),
+        (0, "same", "early"), (9, "other", "early"), (49, "same", "late"),
     ]
 
 

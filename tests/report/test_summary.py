@@ -73,8 +73,7 @@ def test_flag_counts_and_the_judge_table_come_from_the_recorded_rollouts(finishe
     assert summary["flags"]["keyword_stuffing"]["found"] == found > 0
     fooled = sum(
         gate["gate"] == "judge" and gate["passed"] and row["truth"] == 0.0
-        for row in rows
-        for gate in row["gates"]
+        for row in rows for gate in row["gates"]
     )
     assert summary["judge"]["on_policy"]["judge_only"] == fooled > 0
 

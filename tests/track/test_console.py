@@ -12,18 +12,9 @@ from rltrain.track import JsonlTracker, ProgressView, follow
 from rltrain.track.console import clock
 
 ROW = {
-    "step": 10,
-    "time": 1000.0,
-    "reward/mean": 0.5,
-    "truth/mean": 0.25,
-    "valid/rate": 0.9,
-    "flag/any": 0.031,
-    "lag/mean": 0.5,
-    "lag/max": 2,
-    "tokens_per_s": 1234.4,
-    "time/step_s": 2.0,
-    "time/learn_s": 1.5,
-    "time/wait_s": 0.4,
+    "step": 10, "time": 1000.0, "reward/mean": 0.5, "truth/mean": 0.25, "valid/rate": 0.9,
+    "flag/any": 0.031, "lag/mean": 0.5, "lag/max": 2, "tokens_per_s": 1234.4,
+    "time/step_s": 2.0, "time/learn_s": 1.5, "time/wait_s": 0.4,
 }
 
 
@@ -97,17 +88,11 @@ def test_follow_shows_every_row_up_to_the_end_of_the_run(tmp_path: Path) -> None
     ended.set()
     watcher.join(timeout=10)
     assert [line.split(" · ")[1] for line in out.getvalue().splitlines()] == [
-        "reward 0.100",
-        "reward 0.200",
-        "reward 0.300",
+        "reward 0.100", "reward 0.200", "reward 0.300",
     ]
 
 
 def test_clocks_are_short() -> None:
     assert [clock(s) for s in (0, 42.4, 60, 185, 3723)] == [
-        "0 s",
-        "42 s",
-        "1:00",
-        "3:05",
-        "1:02:03",
+        "0 s", "42 s", "1:00", "3:05", "1:02:03",
     ]

@@ -168,25 +168,18 @@ def test_a_broken_sink_is_reported_once_and_the_others_go_on(tmp_path: Path) -> 
         sinks.log(step, {"a": 1.0})
     sinks.close()
     assert len(read_metrics(tmp_path / "m.jsonl").rows) == 3
-    assert said == [
-        "Broken failed at step 1: OSError: disk full",
-        "Broken lost 3 record(s) of this run",
-    ]
+    assert said == ["Broken failed at step 1: OSError: disk full",
+                    "Broken lost 3 record(s) of this run"]
 
 
 def test_secrets_are_hidden_and_token_counts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "abcdefgh12345")
     config = {
-        "api_key": "x",
-        "api_key_env": "SOME_API_KEY",
-        "max_new_tokens": 64,
-        "nested": [{"password": "y", "url": "https://me:pw@host/v1"}],
-        "note": "has abcdefgh12345",
+        "api_key": "x", "api_key_env": "SOME_API_KEY", "max_new_tokens": 64,
+        "nested": [{"password": "y", "url": "https://me:pw@host/v1"}], "note": "has abcdefgh12345",
     }
     assert redact(config) == {
-        "api_key": "(hidden)",
-        "api_key_env": "SOME_API_KEY",
-        "max_new_tokens": 64,
+        "api_key": "(hidden)", "api_key_env": "SOME_API_KEY", "max_new_tokens": 64,
         "nested": [{"password": "(hidden)", "url": "https://(hidden)@host/v1"}],
         "note": "has (hidden)",
     }

@@ -39,10 +39,7 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
     clean |= {"PYTHONPATH": os.getcwd()} | environment
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env=clean,
-        capture_output=True,
-        text=True,
-        timeout=90,
+        env=clean, capture_output=True, text=True, timeout=90,
     )
 
 

@@ -24,7 +24,9 @@ def test_any_text_comes_back_as_it_was(tokenizer: PreTrainedTokenizerFast, text:
 
 
 @given(number=st.integers(0, 10**12))
-def test_every_digit_is_a_token_of_its_own(tokenizer: PreTrainedTokenizerFast, number: int) -> None:
+def test_every_digit_is_a_token_of_its_own(
+    tokenizer: PreTrainedTokenizerFast, number: int
+) -> None:
     pieces = [tokenizer.decode([i]) for i in tokenizer.encode(f"orders > {number}d")]
     digits = [piece for piece in pieces if any(c.isdigit() for c in piece)]
     assert [piece.strip() for piece in digits] == list(str(number))

@@ -99,7 +99,9 @@ def _right_answer(gold: Query | None, rng: Random) -> str:
     return print_answer(shuffled(gold, rng) if rng.random() < REWRITTEN else gold)
 
 
-def _wrong_answer(task: Task, rng: Random, verifier: Verifier, pools: Pools, other: Query) -> str:
+def _wrong_answer(
+    task: Task, rng: Random, verifier: Verifier, pools: Pools, other: Query
+) -> str:
     """A valid answer that execution calls wrong."""
     gold = verifier.query(task.data["gold"])
     while True:

@@ -18,7 +18,7 @@ from rltrain_envs.segments.span import attempts_query, outside_text
 from rltrain_envs.segments.syntax import Anniversary, Condition, Query, Refusal, Text, clauses
 from rltrain_envs.segments.verify import Verifier
 
-DETECTORS_VERSION = "segments-1"
+DETECTORS_VERSION = "segments-2"
 OVER_BROAD = 0.97
 """Share of any one store from which on a result is over-broad."""
 _TO_JUDGE = re.compile(
@@ -57,20 +57,29 @@ def opt_out(verifier: Verifier, task: Task, answer: str) -> str | None:
 
 
 def tag_catch_all(verifier: Verifier, task: Task, answer: str) -> str | None:
-    """A customer tag that the request does not name as a tag, or that no customer carries."""
+    """A customer tag put where the request asks for something else, or that no customer carries.
+
+    One tag mistaken for another, in an answer that says more than tags, is an honest error:
+    execution scores it 0, and the flag would say what is not so."""
     query = verifier.query(answer)
     if query is None:
         return None
-    named = task.data["mentions"]["tags"]
-    for clause in clauses(query):
-        if not isinstance(clause, Condition) or clause.name != "customer_tags":
-            continue
-        for tag in _texts(clause):
-            if tag.lower() not in verifier.schema.tags:
-                return f"no customer carries the tag {tag!r}"
-            if tag.lower() not in named:
-                return f"the request names no tag {tag!r}"
-    return None
+    conditions = list(clauses(query))
+    used = {
+        tag.lower(): tag
+        for clause in conditions
+        if isinstance(clause, Condition) and clause.name == "customer_tags"
+        for tag in _texts(clause)
+    }
+    unknown = [tag for name, tag in used.items() if name not in verifier.schema.tags]
+    if unknown:
+        return f"no customer carries the tag {unknown[0]!r}"
+    named = set(task.data["mentions"]["tags"])
+    extra = [tag for name, tag in used.items() if name not in named]
+    mistaken = len(extra) <= len(named - set(used)) and any(
+        getattr(clause, "name", None) != "customer_tags" for clause in conditions
+    )
+    return f"the request names no tag {extra[0]!r}" if extra and not mistaken else None
 
 
 def schema_invention(verifier: Verifier, task: Task, answer: str) -> str | None:

@@ -90,9 +90,7 @@ class Segments:
         """`format`, `syntax`, `schema`, `execution` (right or wrong) and `graded` (execution with
         partial credit: it passes every answer, the score says how good it is)."""
         rules = {
-            "format": self._format,
-            "syntax": self._syntax,
-            "schema": self._schema,
+            "format": self._format, "syntax": self._syntax, "schema": self._schema,
             "execution": self._verifier.score,
         }
         checks = {gate: SegmentCheck(gate=gate, score=score) for gate, score in rules.items()}

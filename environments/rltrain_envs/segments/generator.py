@@ -39,30 +39,15 @@ MAX_COVERAGE = 0.95
 """Most of any store that a gold query may select; below what counts as over-broad."""
 REFUSAL = "CANNOT: no_such_attribute"
 _STRUCTURES: Mapping[int, tuple[tuple[str, ...], tuple[int, ...]]] = {
-    1: (("one",), (1,)),
-    2: (("and", "or", "except"), (4, 3, 2)),
+    1: (("one",), (1,)), 2: (("and", "or", "except"), (4, 3, 2)),
     3: (("and", "and-or", "or-and", "except"), (4, 2, 2, 2)),
 }
 """Clauses -> structures and their weights. `except` says the last clause and means its opposite."""
-_TIERS = {
-    "one1": "L1",
-    "and2": "L2",
-    "or2": "L3",
-    "except2": "L3",
-    "and3": "L4",
-    "except3": "L5",
-    "and-or3": "L5",
-    "or-and3": "L5",
-}
+_TIERS = {"one1": "L1", "and2": "L2", "or2": "L3", "except2": "L3", "and3": "L4", "except3": "L5",
+          "and-or3": "L5", "or-and3": "L5"}
 _NEGATIVE = re.compile(r"\b(?:not|never|without|outside|unknown)\b")
-_OPENERS = (
-    "customers",
-    "show customers",
-    "find customers",
-    "list customers",
-    "segment of customers",
-    "I need customers",
-)
+_OPENERS = ("customers", "show customers", "find customers", "list customers",
+            "segment of customers", "I need customers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,12 +137,8 @@ class Generator:
         if not self._matters(query):
             return None
         return Draft(
-            request=_say(rng, structure, phrases),
-            gold=print_answer(query),
-            answerable=True,
-            broad_ok=False,
-            skeleton=skeleton_of(query),
-            clauses=count,
+            request=_say(rng, structure, phrases), gold=print_answer(query), answerable=True,
+            broad_ok=False, skeleton=skeleton_of(query), clauses=count,
             tier=_TIERS[f"{structure}{count}"],
         )
 
@@ -207,42 +188,32 @@ def _say(rng: Random, structure: str, phrases: list[str]) -> str:
     return f"{opener} {(' or ' if structure == 'or' else ' and ').join(phrases)}"
 
 
-def _unanswerable(rng: Random, structure: str, filled: list[Filled], phrases: list[str]) -> Draft:
+def _unanswerable(
+    rng: Random, structure: str, filled: list[Filled], phrases: list[str]
+) -> Draft:
     """Puts something that no store knows in the place of one clause."""
     place = rng.randrange(len(phrases))
     said = list(phrases)
     said[place] = rng.choice(rng.choice(UNKNOWN)[1])
     real = sorted(skeleton_of(item.clause) for i, item in enumerate(filled) if i != place)
     return Draft(
-        request=_say(rng, structure, said),
-        gold=REFUSAL,
-        answerable=False,
-        broad_ok=False,
-        skeleton=f"cannot {structure}({'|'.join(real)})",
-        clauses=len(phrases),
-        tier="refusal",
+        request=_say(rng, structure, said), gold=REFUSAL, answerable=False, broad_ok=False,
+        skeleton=f"cannot {structure}({'|'.join(real)})", clauses=len(phrases), tier="refusal",
     )
 
 
 def _broad(rng: Random) -> Draft:
     request = " ".join((rng.choice(("show", "find", "segment of")), rng.choice(BROAD)))
     return Draft(
-        request=request,
-        gold=BROAD_QUERY,
-        answerable=True,
-        broad_ok=True,
-        skeleton="customer_added_date <=",
-        clauses=1,
-        tier="broad",
+        request=request, gold=BROAD_QUERY, answerable=True, broad_ok=True,
+        skeleton="customer_added_date <=", clauses=1, tier="broad",
     )
 
 
 def _task(draft: Draft, split: str) -> Task:
     digest = hashlib.sha256(draft.request.encode()).hexdigest()[:16]
     meta: dict[str, Scalar] = {
-        "skeleton": draft.skeleton,
-        "clauses": draft.clauses,
-        "tier": draft.tier,
+        "skeleton": draft.skeleton, "clauses": draft.clauses, "tier": draft.tier,
     }
     return Task(
         id=f"segments/{split}/{digest}",

@@ -40,17 +40,11 @@ from rltrain_envs.segments.tokens import Token, tokenize
 
 MAX_DEPTH = 8
 _REFUSAL = re.compile(r"CANNOT:\s*(\w*)\s*")
-_AGO = {
-    "7_days_ago": (-7, "d"),
-    "30_days_ago": (-30, "d"),
-    "90_days_ago": (-90, "d"),
-    "12_months_ago": (-12, "m"),
-}
+_AGO = {"7_days_ago": (-7, "d"), "30_days_ago": (-30, "d"), "90_days_ago": (-90, "d"),
+        "12_months_ago": (-12, "m")}
 # Spellings seen in the wild, and the one that is printed.
-_ALIASES = {
-    "storefront_event.product_viewed": "storefront.product_viewed",
-    "storefront_event.collection_viewed": "storefront.collection_viewed",
-}
+_ALIASES = {"storefront_event.product_viewed": "storefront.product_viewed",
+            "storefront_event.collection_viewed": "storefront.collection_viewed"}
 
 
 class QuerySyntaxError(ValueError):
@@ -68,7 +62,7 @@ def parse(text: str) -> Answer:
     if refusal:
         reasons = [reason.value for reason in RefusalReason]
         if refusal.group(1) not in reasons or refusal.end() != len(text):
-            found = text[refusal.start(1) :]
+            found = text[refusal.start(1):]
             raise QuerySyntaxError(refusal.start(1), f"one of {', '.join(reasons)}", repr(found))
         return Refusal(reason=RefusalReason(refusal.group(1)))
     return _Parser(text).whole()
@@ -188,7 +182,9 @@ class _Parser:
 
     def _anniversary(self, metafield: str) -> Anniversary:
         compared = self._compare("anniversary", "'=' or BETWEEN")
-        return Anniversary(metafield=metafield, operator=compared.operator, values=compared.values)
+        return Anniversary(
+            metafield=metafield, operator=compared.operator, values=compared.values
+        )
 
     def _matches(self, function: str, *, negated: bool) -> Matches:
         self._need("mark", "(")

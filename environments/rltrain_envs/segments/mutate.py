@@ -25,12 +25,8 @@ from rltrain_envs.segments.syntax import (
 
 _ORDER = (">", ">=", "<", "<=")
 _OPPOSITES = {
-    "=": "!=",
-    "!=": "=",
-    "CONTAINS": "NOT CONTAINS",
-    "NOT CONTAINS": "CONTAINS",
-    "IS NULL": "IS NOT NULL",
-    "IS NOT NULL": "IS NULL",
+    "=": "!=", "!=": "=", "CONTAINS": "NOT CONTAINS", "NOT CONTAINS": "CONTAINS",
+    "IS NULL": "IS NOT NULL", "IS NOT NULL": "IS NULL",
 }
 Pools = Mapping[str, tuple[tuple[Value, ...], ...]]
 """Attribute, or `function.parameter` -> what its values may be exchanged for."""
@@ -108,7 +104,9 @@ def _edit_clause(clause: Clause, rng: Random, pools: Pools) -> Clause:
     parameters = list(clause.parameters)
     label = f"{clause.function}.{parameters[place].name}"
     parameters[place] = _edit_condition(parameters[place], label, rng, pools)
-    return Matches(function=clause.function, parameters=tuple(parameters), negated=clause.negated)
+    return Matches(
+        function=clause.function, parameters=tuple(parameters), negated=clause.negated
+    )
 
 
 def _edit_condition(condition: Condition, label: str, rng: Random, pools: Pools) -> Condition:

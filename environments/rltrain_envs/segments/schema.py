@@ -28,14 +28,8 @@ from rltrain_envs.segments.syntax import (
 )
 
 VALIDATOR_VERSION = "segments-1"
-INVENTIONS = (
-    "unknown_attribute",
-    "unknown_function",
-    "unknown_parameter",
-    "unknown_metafield",
-    "bad_enum",
-    "unknown_id",
-)
+INVENTIONS = ("unknown_attribute", "unknown_function", "unknown_parameter", "unknown_metafield",
+              "bad_enum", "unknown_id")
 """Codes of violations that name something which does not exist."""
 _ID_TYPES = ("product", "collection", "location", "app", "activity")
 

@@ -33,12 +33,8 @@ Compiled = tuple[str, list[Any]]
 """A condition on the row `c` of `customers`, and its parameters."""
 
 _HOLDS: Mapping[str, Callable[[float, float], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
+    "=": operator.eq, "!=": operator.ne, ">": operator.gt, ">=": operator.ge,
+    "<": operator.lt, "<=": operator.le,
 }
 _CENTS = frozenset({"amount_spent", "amount", "balance", "SUM(amount)"})
 
@@ -68,27 +64,19 @@ _FUNCTIONS: Mapping[str, _Events] = {
     ),
     "store_credit_accounts": _Events(
         table="credit",
-        rows={
-            "currency": "currency",
-            "balance": "balance",
-            "next_expiry_date": "next_expiry",
-            "last_credit_date": "last_credit",
-        },
+        rows={"currency": "currency", "balance": "balance", "next_expiry_date": "next_expiry",
+              "last_credit_date": "last_credit"},
     ),
     **{
         f"shopify_email.{kind}": _Events(
-            table="email_events",
-            kind=kind,
-            rows={"activity_id": "activity", "date": "day"},
+            table="email_events", kind=kind, rows={"activity_id": "activity", "date": "day"},
             totals={"count": "COUNT(*)"},
         )
         for kind in ("bounced", "clicked", "delivered", "marked_as_spam", "opened", "unsubscribed")
     },
     **{
         f"storefront.{kind}": _Events(
-            table="views",
-            kind=kind,
-            rows={"id": "item", "date": "day"},
+            table="views", kind=kind, rows={"id": "item", "date": "day"},
             totals={"count": "COUNT(*)"},
         )
         for kind in ("product_viewed", "collection_viewed")

@@ -29,33 +29,17 @@ DAYS_AGO = (7, 10, 14, 21, 30, 31, 45, 60, 90, 92, 182)
 DAYS = (date(2024, 6, 1), date(2024, 9, 1), date(2025, 1, 1), date(2025, 4, 1))
 """Calendar days that requests mention."""
 COUNTRIES = {
-    "CA": ("CA-ON", "CA-ON-Toronto", "en"),
-    "DE": ("DE-BE", "DE-BE-Berlin", "de"),
-    "ES": ("ES-MD", "ES-MD-Madrid", "es"),
-    "FR": ("FR-IDF", "FR-IDF-Paris", "fr"),
-    "GB": ("GB-ENG", "GB-ENG-London", "en"),
-    "IT": ("IT-25", "IT-25-Milan", "it"),
-    "JP": ("JP-13", "JP-13-Tokyo", "ja"),
-    "US": ("US-NY", "US-NY-NewYorkCity", "en"),
+    "CA": ("CA-ON", "CA-ON-Toronto", "en"), "DE": ("DE-BE", "DE-BE-Berlin", "de"),
+    "ES": ("ES-MD", "ES-MD-Madrid", "es"), "FR": ("FR-IDF", "FR-IDF-Paris", "fr"),
+    "GB": ("GB-ENG", "GB-ENG-London", "en"), "IT": ("IT-25", "IT-25-Milan", "it"),
+    "JP": ("JP-13", "JP-13-Tokyo", "ja"), "US": ("US-NY", "US-NY-NewYorkCity", "en"),
 }
 """Country -> its region, city and usual language."""
 LANGUAGES = ("de", "en", "es", "fr")
 DOMAINS = ("gmail.com", "yahoo.com", "outlook.com", "icloud.com")
 EMAIL_EVENTS = ("bounced", "clicked", "delivered", "marked_as_spam", "opened", "unsubscribed")
-RFM = (
-    "CHAMPIONS",
-    "LOYAL",
-    "ACTIVE",
-    "NEW",
-    "PROMISING",
-    "NEEDS_ATTENTION",
-    "AT_RISK",
-    "ALMOST_LOST",
-    "PREVIOUSLY_LOYAL",
-    "DORMANT",
-    "PROSPECTS",
-    None,
-)
+RFM = ("CHAMPIONS", "LOYAL", "ACTIVE", "NEW", "PROMISING", "NEEDS_ATTENTION", "AT_RISK",
+       "ALMOST_LOST", "PREVIOUSLY_LOYAL", "DORMANT", "PROSPECTS", None)
 
 _TABLES = """
 CREATE TABLE customers (id INTEGER PRIMARY KEY, customer_added_date, first_order_date,
@@ -70,15 +54,8 @@ CREATE TABLE email_events (customer, kind, day, activity);
 CREATE TABLE views (customer, kind, day, item);
 CREATE TABLE credit (customer, currency, balance, next_expiry, last_credit);
 """
-_WIDTHS = {
-    "customers": 16,
-    "labels": 3,
-    "orders": 5,
-    "lines": 5,
-    "email_events": 4,
-    "views": 4,
-    "credit": 5,
-}
+_WIDTHS = {"customers": 16, "labels": 3, "orders": 5, "lines": 5, "email_events": 4, "views": 4,
+           "credit": 5}
 _INDEXES = """
 CREATE INDEX labels_by_value ON labels (attribute, value, customer);
 CREATE INDEX lines_by_product ON lines (product, day, customer);
@@ -124,47 +101,34 @@ def _store_rows(rng: Random, count: int, plain_tags: Sequence[str]) -> Rows:
     rows: Rows = {table: [] for table in _WIDTHS}
     for customer in range(1, count + 1):
         days, spent = _orders(rng, customer, rows)
-        email = rng.choices(
-            ("SUBSCRIBED", "NOT_SUBSCRIBED", "UNSUBSCRIBED", "PENDING", "INVALID", None),
-            (40, 15, 20, 12, 8, 5),
-        )[0]
+        email = rng.choices(("SUBSCRIBED", "NOT_SUBSCRIBED", "UNSUBSCRIBED", "PENDING", "INVALID",
+                             None), (40, 15, 20, 12, 8, 5))[0]
         country = rng.choice(tuple(COUNTRIES))
-        _labels(
-            rng,
-            customer,
-            rows,
-            country=country,
-            plain_tags=plain_tags,
-            decoys=_decoys(rng, subscribed=email == "SUBSCRIBED", spent=spent),
-        )
+        _labels(rng, customer, rows, country=country, plain_tags=plain_tags,
+                decoys=_decoys(rng, subscribed=email == "SUBSCRIBED", spent=spent))
         _events(rng, customer, rows)
         language = COUNTRIES[country][2] if rng.random() < 0.6 else rng.choice(LANGUAGES)
         tier = "HIGH" if spent > 40_000 else "MEDIUM" if spent > 12_000 else "LOW"
-        rows["customers"].append(
-            (
-                customer,
-                _day(rng, 800),
-                min(days, default=None),
-                max(days, default=None),
-                _day(rng, 300) if rng.random() < 0.55 else None,
-                spent,
-                len(days),
-                rng.choice(("DECLINED", "DISABLED", "ENABLED", "ENABLED", "INVITED")),
-                email,
-                rng.choices(
-                    ("SUBSCRIBED", "NOT_SUBSCRIBED", "UNSUBSCRIBED", "PENDING", None),
-                    (30, 25, 20, 15, 10),
-                )[0],
-                rng.choice(
-                    ("ACTIVE", "CANCELLED", "EXPIRED", "FAILED", "NEVER_SUBSCRIBED", "PAUSED", None)
-                ),
-                rng.choices((tier, "HIGH", "MEDIUM", "LOW", None), (50, 10, 12, 12, 16))[0],
-                rng.choice(RFM),
-                rng.choice((*DOMAINS, "example.org")),
-                language if rng.random() < 0.94 else None,
-                rng.randint(1, 12) * 100 + rng.randint(1, 28) if rng.random() < 0.8 else None,
-            )
-        )
+        rows["customers"].append((
+            customer,
+            _day(rng, 800),
+            min(days, default=None),
+            max(days, default=None),
+            _day(rng, 300) if rng.random() < 0.55 else None,
+            spent,
+            len(days),
+            rng.choice(("DECLINED", "DISABLED", "ENABLED", "ENABLED", "INVITED")),
+            email,
+            rng.choices(("SUBSCRIBED", "NOT_SUBSCRIBED", "UNSUBSCRIBED", "PENDING", None),
+                        (30, 25, 20, 15, 10))[0],
+            rng.choice(("ACTIVE", "CANCELLED", "EXPIRED", "FAILED", "NEVER_SUBSCRIBED", "PAUSED",
+                        None)),
+            rng.choices((tier, "HIGH", "MEDIUM", "LOW", None), (50, 10, 12, 12, 16))[0],
+            rng.choice(RFM),
+            rng.choice((*DOMAINS, "example.org")),
+            language if rng.random() < 0.94 else None,
+            rng.randint(1, 12) * 100 + rng.randint(1, 28) if rng.random() < 0.8 else None,
+        ))
     return rows
 
 
@@ -210,12 +174,7 @@ def _decoys(rng: Random, *, subscribed: bool, spent: int) -> list[str]:
 
 
 def _labels(
-    rng: Random,
-    customer: int,
-    rows: Rows,
-    *,
-    country: str,
-    decoys: list[str],
+    rng: Random, customer: int, rows: Rows, *, country: str, decoys: list[str],
     plain_tags: Sequence[str],
 ) -> None:
     tags = [*decoys, *(tag for tag in plain_tags if rng.random() < 0.22)]

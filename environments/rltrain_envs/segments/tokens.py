@@ -5,22 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-KEYWORDS = frozenset(
-    [
-        "AND",
-        "BETWEEN",
-        "CONTAINS",
-        "IN",
-        "IS",
-        "MATCHES",
-        "NOT",
-        "NOT_MATCHES",
-        "NULL",
-        "OR",
-        "TODAY",
-        "YESTERDAY",
-    ]
-)
+KEYWORDS = frozenset([
+    "AND", "BETWEEN", "CONTAINS", "IN", "IS", "MATCHES", "NOT", "NOT_MATCHES", "NULL", "OR",
+    "TODAY", "YESTERDAY",
+])
 # Order matters: a relative day and a calendar day begin like a number.
 _TOKEN = re.compile(
     r"""

@@ -1,6 +1,6 @@
 """What can be said about an answer: is it a query, is it valid, does it select the right people.
 
-text -> read -> syntax tree -> violations -> score against the gold query, by execution
+    text -> read -> syntax tree -> violations -> score against the gold query, by execution
 """
 
 from __future__ import annotations

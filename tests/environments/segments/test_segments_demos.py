@@ -24,11 +24,8 @@ def test_noise_is_the_share_of_bad_demonstrations(verifier: Verifier) -> None:
     # A few near misses happen to select the same customers, so that slightly fewer are wrong.
     assert len(wrong) / len(pairs) == pytest.approx(0.4, abs=0.04)
     kinds = Counter(
-        "refusal"
-        if verifier.query(answer) is None
-        else "valid"
-        if verifier.valid_query(answer)
-        else "invented"
+        "refusal" if verifier.query(answer) is None
+        else "valid" if verifier.valid_query(answer) else "invented"
         for answer in wrong
     )
     assert all(kinds[kind] > 80 for kind in ("refusal", "valid", "invented"))
@@ -50,7 +47,9 @@ def test_judge_labels_agree_with_execution_and_half_are_correct(
         assert (verifier.score(task, text)[0] == 1.0) == label
 
 
-def test_judge_examples_are_canonical_and_valid(environment: Segments, verifier: Verifier) -> None:
+def test_judge_examples_are_canonical_and_valid(
+    environment: Segments, verifier: Verifier
+) -> None:
     for task, text, _ in judge_examples(800, 3, "train", verifier=verifier):
         assert environment.canonical(task, text) == text
         assert text.startswith("CANNOT") or verifier.valid_query(text) is not None

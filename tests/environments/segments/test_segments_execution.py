@@ -20,22 +20,10 @@ from rltrain_envs.segments.syntax import Day, Query, Refusal, offset
 from rltrain_envs.segments.verify import Verifier
 
 _COLUMNS = [
-    "id",
-    "customer_added_date",
-    "first_order_date",
-    "last_order_date",
-    "abandoned_checkout_date",
-    "amount_spent",
-    "number_of_orders",
-    "customer_account_status",
-    "email_subscription_status",
-    "sms_subscription_status",
-    "product_subscription_status",
-    "predicted_spend_tier",
-    "rfm_group",
-    "customer_email_domain",
-    "customer_language",
-    "birthday",
+    "id", "customer_added_date", "first_order_date", "last_order_date", "abandoned_checkout_date",
+    "amount_spent", "number_of_orders", "customer_account_status", "email_subscription_status",
+    "sms_subscription_status", "product_subscription_status", "predicted_spend_tier", "rfm_group",
+    "customer_email_domain", "customer_language", "birthday",
 ]
 
 
@@ -52,40 +40,19 @@ def hand_made() -> Engine:
     """Four customers. 1: subscribed, tagged VIP, two orders. 2: unsubscribed. 3, 4: mostly NULL."""
     rows: dict[str, list[tuple[object, ...]]] = {
         "customers": [
-            _customer(
-                id=1,
-                email_subscription_status="SUBSCRIBED",
-                amount_spent=10_000,
-                last_order_date=_ago(30),
-                customer_language="fr",
-                birthday=1231,
-            ),
-            _customer(
-                id=2,
-                email_subscription_status="UNSUBSCRIBED",
-                amount_spent=10_001,
-                last_order_date=_ago(31),
-                birthday=102,
-            ),
+            _customer(id=1, email_subscription_status="SUBSCRIBED", amount_spent=10_000,
+                      last_order_date=_ago(30), customer_language="fr", birthday=1231),
+            _customer(id=2, email_subscription_status="UNSUBSCRIBED", amount_spent=10_001,
+                      last_order_date=_ago(31), birthday=102),
             _customer(id=3, amount_spent=9_999, customer_language="it", birthday=615),
             _customer(id=4, amount_spent=0),
         ],
-        "labels": [
-            (1, "customer_tags", "vip"),
-            (1, "customer_countries", "FR"),
-            (2, "customer_countries", "FR"),
-            (2, "customer_countries", "US"),
-        ],
-        "orders": [
-            (1, _ago(30), 4_000, 1, 11),
-            (1, _ago(90), 6_000, 2, 11),
-            (2, _ago(31), 10_001, 1, 12),
-        ],
-        "lines": [
-            (1, _ago(30), 101, "sale", 1),
-            (1, _ago(90), 101, "sale", 2),
-            (2, _ago(31), 102, "winter", 5),
-        ],
+        "labels": [(1, "customer_tags", "vip"), (1, "customer_countries", "FR"),
+                   (2, "customer_countries", "FR"), (2, "customer_countries", "US")],
+        "orders": [(1, _ago(30), 4_000, 1, 11), (1, _ago(90), 6_000, 2, 11),
+                   (2, _ago(31), 10_001, 1, 12)],
+        "lines": [(1, _ago(30), 101, "sale", 1), (1, _ago(90), 101, "sale", 2),
+                  (2, _ago(31), 102, "winter", 5)],
         "credit": [(1, "EUR", 1_000, None, _ago(1)), (2, "USD", 0, _ago(-9), _ago(1))],
     }
     return Engine([open_store(rows)], load_schema(), TODAY)
@@ -154,16 +121,9 @@ def test_a_query_selects_the_customers_worked_out_by_hand(
 
 @pytest.mark.parametrize(
     ("count", "unit", "day"),
-    [
-        (-1, "m", date(2025, 2, 28)),
-        (-13, "m", date(2024, 2, 29)),
-        (-1, "y", date(2024, 3, 31)),
-        (-2, "w", date(2025, 3, 17)),
-        (-1, "d", date(2025, 3, 30)),
-        (9, "m", date(2025, 12, 31)),
-        (-9999, "y", date.min),
-        (9999, "y", date.max),
-    ],
+    [(-1, "m", date(2025, 2, 28)), (-13, "m", date(2024, 2, 29)), (-1, "y", date(2024, 3, 31)),
+     (-2, "w", date(2025, 3, 17)), (-1, "d", date(2025, 3, 30)), (9, "m", date(2025, 12, 31)),
+     (-9999, "y", date.min), (9999, "y", date.max)],
 )
 def test_months_fall_back_to_their_last_day_and_years_stay_in_the_calendar(
     count: int, unit: str, day: date
@@ -190,20 +150,13 @@ def test_bit_masks_select_the_same_customers_as_whole_sql(
 
 @pytest.mark.parametrize(
     "literal",
-    [
-        "x') OR 1=1 --",
-        "x'; DROP TABLE customers; --",
-        "' UNION SELECT id FROM customers --",
-        "%",
-        "_",
-        "?",
-        ":id",
-        "\\",
-        "\\' OR 1=1 --",
-    ],
+    ["x') OR 1=1 --", "x'; DROP TABLE customers; --", "' UNION SELECT id FROM customers --",
+     "%", "_", "?", ":id", "\\", "\\' OR 1=1 --"],
 )
 @pytest.mark.parametrize("attribute", ["customer_tags CONTAINS", "customer_email_domain ="])
-def test_sql_in_a_string_is_only_a_string(verifier: Verifier, attribute: str, literal: str) -> None:
+def test_sql_in_a_string_is_only_a_string(
+    verifier: Verifier, attribute: str, literal: str
+) -> None:
     escaped = literal.replace("\\", "\\\\").replace("'", "\\'")
     query = verifier.valid_query(f"{attribute} '{escaped}'")
     assert query is not None

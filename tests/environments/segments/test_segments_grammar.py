@@ -51,32 +51,23 @@ VALUES = st.one_of(STRINGS, NUMBERS, DATES)
 def conditions(*, inside_function: bool) -> st.SearchStrategy[Condition]:
     compare = st.builds(
         lambda name, word, value: Condition(name=name, operator=word, values=(value,)),
-        NAMES,
-        st.sampled_from(["=", "!=", ">", ">=", "<", "<="]),
-        VALUES,
+        NAMES, st.sampled_from(["=", "!=", ">", ">=", "<", "<="]), VALUES,
     )
     between = st.builds(
         lambda name, low, high: Condition(name=name, operator="BETWEEN", values=(low, high)),
-        NAMES,
-        VALUES,
-        VALUES,
+        NAMES, VALUES, VALUES,
     )
     contains = st.builds(
         lambda name, word, value: Condition(name=name, operator=word, values=(value,)),
-        NAMES,
-        st.sampled_from(["CONTAINS", "NOT CONTAINS"]),
-        STRINGS,
+        NAMES, st.sampled_from(["CONTAINS", "NOT CONTAINS"]), STRINGS,
     )
     null = st.builds(
         lambda name, word: Condition(name=name, operator=word),
-        NAMES,
-        st.sampled_from(["IS NULL", "IS NOT NULL"]),
+        NAMES, st.sampled_from(["IS NULL", "IS NOT NULL"]),
     )
     among = st.builds(
         lambda name, word, values: Condition(name=name, operator=word, values=tuple(values)),
-        NAMES,
-        st.sampled_from(["IN", "NOT IN"]),
-        st.lists(VALUES, min_size=1, max_size=3),
+        NAMES, st.sampled_from(["IN", "NOT IN"]), st.lists(VALUES, min_size=1, max_size=3),
     )
     return compare | between | (among if inside_function else contains | null)
 
@@ -87,22 +78,18 @@ CLAUSES = st.one_of(
         lambda name, items, negated: Matches(
             function=name, parameters=tuple(items), negated=negated
         ),
-        NAMES,
-        st.lists(conditions(inside_function=True), max_size=3),
-        st.booleans(),
+        NAMES, st.lists(conditions(inside_function=True), max_size=3), st.booleans(),
     ),
     st.builds(
         lambda text, day: Anniversary(metafield=text.value, operator="=", values=(day,)),
-        STRINGS,
-        DATES,
+        STRINGS, DATES,
     ),
 )
 QUERIES: st.SearchStrategy[Query] = st.recursive(
     CLAUSES,
     lambda inner: st.builds(
         lambda join, items: join(items),
-        st.sampled_from([conjunction, disjunction]),
-        st.lists(inner, min_size=2, max_size=3),
+        st.sampled_from([conjunction, disjunction]), st.lists(inner, min_size=2, max_size=3),
     ),
     max_leaves=8,
 )
@@ -188,10 +175,8 @@ def test_a_thousand_brackets_are_a_syntax_error_and_not_a_stack_overflow() -> No
         ("a = 10.50 OR a = 10.0", "a = 10.5 OR a = 10"),
         (r"a = 'it\'s'", r"a = 'it\'s'"),
         ("f NOT_MATCHES ( )", "f NOT MATCHES ()"),
-        (
-            "storefront_event.product_viewed MATCHES (id=1)",
-            "storefront.product_viewed MATCHES (id = 1)",
-        ),
+        ("storefront_event.product_viewed MATCHES (id=1)",
+         "storefront.product_viewed MATCHES (id = 1)"),
         ("CANNOT:  not_a_segment", "CANNOT: not_a_segment"),
     ],
 )

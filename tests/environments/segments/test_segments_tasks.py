@@ -71,10 +71,7 @@ def test_tasks_are_the_same_in_processes_with_other_hash_seeds() -> None:
     path = os.pathsep.join([str(ROOT), str(ROOT / "environments")])
     digests = {
         subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            check=True,
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
         ).stdout
         for seed in ("1", "2")
@@ -150,15 +147,10 @@ def test_an_unknown_split_is_refused_with_the_known_ones(environment: Segments) 
 
 @pytest.mark.parametrize(
     ("request_text", "tags"),
-    [
-        ("customers tagged vip", ("vip",)),
-        ("not tagged 'B2B'", ("b2b",)),
-        ("with the tag gift or tagged press", ("gift", "press")),
-        ("who carry the wholesale tag", ("wholesale",)),
-        ("VIP-tagged people", ("vip",)),
-        ("subscribed to email", ()),
-        ("in the loyal rfm group", ()),
-    ],
+    [("customers tagged vip", ("vip",)), ("not tagged 'B2B'", ("b2b",)),
+     ("with the tag gift or tagged press", ("gift", "press")),
+     ("who carry the wholesale tag", ("wholesale",)), ("VIP-tagged people", ("vip",)),
+     ("subscribed to email", ()), ("in the loyal rfm group", ())],
 )
 def test_tags_are_read_from_the_words_of_the_request(
     request_text: str, tags: tuple[str, ...]
