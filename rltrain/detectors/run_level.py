@@ -212,7 +212,8 @@ def length_exploitation(
     freedom = n - len(codes) - 1
     if scale < 1e-9 or freedom < MIN_ROLLOUTS // 2:
         return None
-    rho = min(float(x @ y) / scale, 1.0 - 1e-12)
+    bound = 1.0 - 1e-12  # of a perfect correlation, either way, t is not finite
+    rho = float(np.clip(float(x @ y) / scale, -bound, bound))
     p = float(stats.t.sf(rho * np.sqrt(freedom / (1.0 - rho * rho)), freedom))
     if rho < LENGTH_RHO or p >= LENGTH_ALPHA:
         return None

@@ -165,6 +165,7 @@ def test_length_is_silent_on_noise_constants_and_few_rollouts() -> None:
     )
     assert raised <= 2
     assert length_exploitation(list(range(64)), [1.0] * 64) is None
+    assert length_exploitation(list(range(64)), [-float(n) for n in range(64)]) is None
     assert length_exploitation(list(range(10)), list(range(10))) is None
     with pytest.raises(ValueError, match="equally long"):
         length_exploitation([1.0], [1.0, 2.0])
