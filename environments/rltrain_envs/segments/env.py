@@ -12,6 +12,7 @@ from rltrain_envs.segments import agents, demos
 from rltrain_envs.segments.detectors import RULES, SegmentDetector
 from rltrain_envs.segments.generator import TRAIN_CLAUSES, Generator
 from rltrain_envs.segments.grammar import QuerySyntaxError
+from rltrain_envs.segments.instructions import instructions
 from rltrain_envs.segments.schema import VALIDATOR_VERSION
 from rltrain_envs.segments.span import outside_text
 from rltrain_envs.segments.syntax import Refusal, print_answer
@@ -74,9 +75,11 @@ class Segments:
         *,
         max_chars: int = MAX_CHARS,
         train_clauses: Sequence[int] = TRAIN_CLAUSES,
+        instructed: bool = False,
     ) -> None:
         self._verifier = verifier
-        self._generator = Generator(verifier.engine, train_clauses)
+        lead = Message(role="system", content=instructions(verifier.schema))
+        self._generator = Generator(verifier.engine, train_clauses, (lead,) if instructed else ())
         self._max_chars = max_chars
 
     def tasks(self, split: str, seed: int) -> Iterator[Task]:
@@ -165,13 +168,18 @@ class Segments:
 
 
 def build(
-    *, max_chars: int = MAX_CHARS, train_clauses: Sequence[int] = TRAIN_CLAUSES
+    *,
+    max_chars: int = MAX_CHARS,
+    train_clauses: Sequence[int] = TRAIN_CLAUSES,
+    instructions: bool = False,
 ) -> Environment:
     """The environment, with its stores built (about a third of a second).
 
     Args:
         max_chars: longest answer that the format allows.
         train_clauses: weights of one, two and three clauses among the train tasks.
+        instructions: tell the model the query language in a system message of about 1,000 tokens.
+            For models from a hub; the embedded one learns the language in its warm-up.
 
     Raises:
         UserError: for weights that are not three numbers, none negative, not all zero.
@@ -181,7 +189,9 @@ def build(
             f"environment.args.train_clauses={list(train_clauses)} must be three weights, none "
             "negative and not all zero, such as [5, 4, 2]"
         )
-    return Segments(build_verifier(), max_chars=max_chars, train_clauses=train_clauses)
+    return Segments(
+        build_verifier(), max_chars=max_chars, train_clauses=train_clauses, instructed=instructions
+    )
 
 
 def _one_line(text: str) -> str:

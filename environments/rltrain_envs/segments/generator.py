@@ -77,10 +77,16 @@ def split_of(skeleton: str, clauses: int) -> str:
 class Generator:
     """Draws tasks. Holds the filled forms; all randomness comes from the caller's seed."""
 
-    def __init__(self, engine: Engine, train_clauses: Sequence[int] = TRAIN_CLAUSES) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        train_clauses: Sequence[int] = TRAIN_CLAUSES,
+        lead: tuple[Message, ...] = (),
+    ) -> None:
         """train_clauses: weights of one, two and three clauses in `train`; the held-out splits
-        do not depend on it."""
+        do not depend on it. lead: messages before each request, such as instructions."""
         self._engine = engine
+        self._lead = lead
         self._train_clauses = tuple(train_clauses)
         by_kind: dict[str, list[tuple[Filled, ...]]] = {}
         for form in FORMS:
@@ -108,7 +114,7 @@ class Generator:
         while True:
             draw = rng.random()
             if draw < BROAD_SHARE and split == "train":
-                yield _task(_broad(rng), split)
+                yield _task(_broad(rng), split, self._lead)
                 continue
             count = rng.choices((1, 2, 3), weights)[0]
             # Rejected drafts are redrawn with the same count, so that the weights come out.
@@ -116,7 +122,7 @@ class Generator:
                 draft = self._draft(rng, count, refuse=draw > 1 - UNANSWERABLE)
                 if draft and split_of(draft.skeleton, draft.clauses) == split:
                     break
-            yield _task(draft, split)
+            yield _task(draft, split, self._lead)
 
     def _draft(self, rng: Random, count: int, *, refuse: bool) -> Draft | None:
         """One candidate with `count` clauses, or None if it is to be rejected."""
@@ -210,7 +216,7 @@ def _broad(rng: Random) -> Draft:
     )
 
 
-def _task(draft: Draft, split: str) -> Task:
+def _task(draft: Draft, split: str, lead: tuple[Message, ...]) -> Task:
     digest = hashlib.sha256(draft.request.encode()).hexdigest()[:16]
     meta: dict[str, Scalar] = {
         "skeleton": draft.skeleton, "clauses": draft.clauses, "tier": draft.tier,
@@ -218,7 +224,7 @@ def _task(draft: Draft, split: str) -> Task:
     return Task(
         id=f"segments/{split}/{digest}",
         env="segments",
-        prompt=(Message(role="user", content=draft.request),),
+        prompt=(*lead, Message(role="user", content=draft.request)),
         split=split,
         data={
             "gold": draft.gold,

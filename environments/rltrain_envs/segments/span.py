@@ -15,7 +15,9 @@ _REFUSAL = re.compile(r"CANNOT:\s*\w+", re.ASCII)
 _WORD = re.compile(r"[^\W\d_]{2,}")
 # Three plain words in a row are prose: names have underscores, and operators stand between them.
 _PROSE = re.compile(r"(?<![\w.'])(?:[a-z]{2,}\s+){2,}[a-z]{2,}(?![\w.])")
-_CONTINUES = re.compile(r"\s*(?:(?:AND|OR|NOT|NULL|CONTAINS|MATCHES|BETWEEN|IS)\b|[()=<>!,'\d]|-\d)")
+_CONTINUES = re.compile(
+    r"\s*(?:(?:AND|OR|NOT|NULL|CONTAINS|MATCHES|BETWEEN|IS)\b|[()=<>!,'\d]|-\d)"
+)
 
 
 def attempts_query(text: str) -> bool:
