@@ -48,7 +48,8 @@ def demonstrations(
     verifier = verifier or build_verifier()
     pools = value_pools(verifier.schema)
     rng = Random(f"segments-demonstrations-{seed}")
-    tasks = (generator or Generator(verifier.engine)).tasks("train", seed)
+    # Not the stream of `seed` itself: a run with that seed would train on what it was shown here.
+    tasks = (generator or Generator(verifier.engine)).tasks("train", -1 - seed)
     for _ in range(count):
         task = next(tasks)
         bad = rng.random() < noise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 
 import pytest
 
@@ -64,3 +65,12 @@ def test_correct_examples_are_not_always_the_gold_text(verifier: Verifier) -> No
 def test_an_unknown_split_is_refused(verifier: Verifier) -> None:
     with pytest.raises(UserError, match="no split"):
         next(judge_examples(1, 0, "dev", verifier=verifier))
+
+
+def test_a_run_of_the_same_seed_gets_other_tasks_than_the_demonstrated(
+    environment: Segments, verifier: Verifier
+) -> None:
+    shown = {task.id for task, _ in demonstrations(1000, 0, verifier=verifier)}
+    drawn = [task for task in islice(environment.tasks("train", 0), 1000)
+             if task.meta["clauses"] != 1]  # the one-clause tasks are few, and repeat by chance
+    assert sum(task.id in shown for task in drawn) / len(drawn) < 0.02
