@@ -1,8 +1,11 @@
 """The flagship experiment over several seeds: is the gain there every time, and how large is it?
 
 The embedded policy and judge are built once and shared; a seed decides the order of tasks and what
-is sampled. Two intervals answer two questions: the t interval over seeds, how much another seed
-would differ; the bootstrap over tasks (each task's mean over seeds), how much other tasks would.
+is sampled. The control spends the steps on supervision: a warm-up twice as long on the same
+demonstrations, and no reinforcement learning.
+
+Two intervals answer two questions: the t interval over seeds, how much another seed would differ;
+the bootstrap over tasks (each task's mean over seeds), how much other tasks would.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 from rltrain.bench import results
 from rltrain.bench.runs import FLAGSHIP, Measured, read, run
 from rltrain.config.compose import load_config
+from rltrain.config.model import TinyModelConfig
 from rltrain.report import paired_bootstrap
 from rltrain.report.data import load
 from rltrain.report.evals import is_exact
@@ -28,14 +32,32 @@ def main(seeds: Sequence[int], overrides: Sequence[str], out: Path, reuse: bool)
     """Run (or with `reuse` read, where it exists) `seeds-<seed>` for every seed; write the result
     after each, so that an interrupted series keeps what it has."""
     where = results.machine()
+    control = _control(overrides, reuse)
     done: dict[int, Measured] = {}
     for seed in seeds:
         every = [FLAGSHIP, f"name=seeds-{seed}", f"seed={seed}", "overwrite=true", *overrides]
-        config = load_config(every)
-        folder = Path(config.runs_dir) / config.name
-        done[seed] = read(folder) if reuse and folder.is_dir() else run(every)
-        facts = {"machine": where, "overrides": list(overrides), **collect(done)}
+        done[seed] = _measure(every, reuse)
+        facts = {
+            "machine": where, "overrides": list(overrides), "control": control, **collect(done),
+        }
         results.keep(out, "seeds", facts, text(facts))
+
+
+def _measure(overrides: Sequence[str], reuse: bool) -> Measured:
+    config = load_config(overrides)
+    folder = Path(config.runs_dir) / config.name
+    return read(folder) if reuse and folder.is_dir() else run(overrides)
+
+
+def _control(overrides: Sequence[str], reuse: bool) -> dict[str, Any]:
+    """The policy of a warm-up twice as long, as a run of a single step sees it before that step."""
+    base = load_config([FLAGSHIP, "name=control", *overrides]).model
+    assert isinstance(base, TinyModelConfig), "the control needs model=tiny"
+    steps = 2 * base.warmup.steps
+    every = [FLAGSHIP, "name=seeds-control", "overwrite=true", *overrides, "max_steps=1",
+             f"model.warmup.steps={steps}", "rewards.judge.witness=false"]
+    before = _measure(every, reuse).summary["eval"]["before"]
+    return {"warmup_steps": steps, **{key: before[key] for key in (*METRICS, "n", "ci95")}}
 
 
 def collect(done: Mapping[int, Measured]) -> dict[str, Any]:
@@ -117,7 +139,7 @@ def text(facts: Mapping[str, Any]) -> str:
         }
         for row in facts["seeds"]
     ]
-    delta, tasks = facts["delta"], facts["delta_over_tasks"]
+    delta, tasks, control = facts["delta"], facts["delta_over_tasks"], facts["control"]
     spread = delta["ci95_over_seeds"]
     low, high = (100 * bound for bound in tasks["ci95"])
     over_seeds = (
@@ -133,5 +155,10 @@ def text(facts: Mapping[str, Any]) -> str:
         f"Mean change {100 * delta['mean']:+.1f} points over {delta['seeds']} seeds; 95 % interval "
         f"over seeds (t): {over_seeds}; over tasks (paired bootstrap of each task's mean over "
         f"seeds): [{low:+.1f}, {high:+.1f}].",
+        "",
+        f"Control: {control['warmup_steps']} steps of supervised warm-up on the same "
+        f"demonstrations and no reinforcement learning: exact {control['exact']:.3f} (95 % "
+        f"interval [{control['ci95'][0]:.3f}, {control['ci95'][1]:.3f}]), "
+        f"valid {control['valid']:.3f}, hacks {control['hack_rate']:.3f}.",
     ]
     return "\n".join(lines)

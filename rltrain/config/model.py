@@ -12,13 +12,13 @@ from rltrain.config.base import Section
 class WarmupConfig(Section):
     """The short supervised warm-up that gives a from-scratch policy something to reinforce."""
 
-    examples: PositiveInt = 24_000
-    """Distinct demonstrations, drawn from the train split."""
-    steps: PositiveInt = 400
+    examples: PositiveInt = 2_000
+    """Demonstrations, gone through again and again: as few as a product team would have written."""
+    steps: PositiveInt = 600
     """Optimizer steps."""
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 2e-3
-    noise: float = Field(default=0.1, ge=0, le=1)
+    noise: float = Field(default=0.2, ge=0, le=1)
     """Share of demonstrations that are bad ones, as real logs contain them."""
     seed: int = 0
     threads: PositiveInt = 1
