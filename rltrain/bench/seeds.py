@@ -32,15 +32,15 @@ def main(seeds: Sequence[int], overrides: Sequence[str], out: Path, reuse: bool)
     """Run (or with `reuse` read, where it exists) `seeds-<seed>` for every seed; write the result
     after each, so that an interrupted series keeps what it has."""
     where = results.machine()
-    control = _control(overrides, reuse)
     done: dict[int, Measured] = {}
+    facts: dict[str, Any] = {"machine": where, "overrides": list(overrides), "control": None}
     for seed in seeds:
         every = [FLAGSHIP, f"name=seeds-{seed}", f"seed={seed}", "overwrite=true", *overrides]
         done[seed] = _measure(every, reuse)
-        facts = {
-            "machine": where, "overrides": list(overrides), "control": control, **collect(done),
-        }
+        facts |= collect(done)
         results.keep(out, "seeds", facts, text(facts))
+    facts["control"] = _control(overrides, reuse)
+    results.keep(out, "seeds", facts, text(facts))
 
 
 def _measure(overrides: Sequence[str], reuse: bool) -> Measured:
@@ -155,10 +155,13 @@ def text(facts: Mapping[str, Any]) -> str:
         f"Mean change {100 * delta['mean']:+.1f} points over {delta['seeds']} seeds; 95 % interval "
         f"over seeds (t): {over_seeds}; over tasks (paired bootstrap of each task's mean over "
         f"seeds): [{low:+.1f}, {high:+.1f}].",
-        "",
-        f"Control: {control['warmup_steps']} steps of supervised warm-up on the same "
-        f"demonstrations and no reinforcement learning: exact {control['exact']:.3f} (95 % "
-        f"interval [{control['ci95'][0]:.3f}, {control['ci95'][1]:.3f}]), "
-        f"valid {control['valid']:.3f}, hacks {control['hack_rate']:.3f}.",
     ]
+    if control:
+        lines += [
+            "",
+            f"Control: {control['warmup_steps']} steps of supervised warm-up on the same "
+            f"demonstrations and no reinforcement learning: exact {control['exact']:.3f} (95 % "
+            f"interval [{control['ci95'][0]:.3f}, {control['ci95'][1]:.3f}]), "
+            f"valid {control['valid']:.3f}, hacks {control['hack_rate']:.3f}.",
+        ]
     return "\n".join(lines)
