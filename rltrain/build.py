@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rltrain.config import RunConfig
@@ -20,7 +19,7 @@ from rltrain.config.rollout import EnvironmentConfig
 from rltrain.detectors import RunMonitor, build_screen
 from rltrain.errors import UserError
 from rltrain.protocols import Environment
-from rltrain.rewards import GatedReward, LLMJudge
+from rltrain.rewards import GatedReward, LLMJudge, RewardModelCheck
 from rltrain.rollout.collect import Collector
 from rltrain.rollout.engine_client import ClientConfig, EngineClient
 from rltrain.rollout.render import Renderer
@@ -100,22 +99,26 @@ def judge(config: RunConfig, env: Environment, endpoint: str | None) -> LLMJudge
 def rewarder(config: RunConfig, env: Environment, judged_by: LLMJudge | None) -> GatedReward:
     """Gates and detectors. Without a judge, the `judge` stage is left out (evaluation)."""
     stages = [s for s in config.rewards.stages if judged_by or s.check != "judge"]
-    return GatedReward(stages, env, build_screen(config.detectors, env), judged_by)
+    part = config.rewards.reward_model
+    scored = any(stage.check == "reward_model" for stage in stages)
+    model = RewardModelCheck(part.folder, part.pass_at) if scored else None
+    return GatedReward(stages, env, build_screen(config.detectors, env), judged_by, model)
 
 
 def worker(
     config: RunConfig, place: Place, name: str
 ) -> tuple[Worker, Callable[[], Awaitable[None]]]:
     """A rollout worker, ready to run, and what closes its connections."""
+    from rltrain.algo.advantages import GREEDY
     from rltrain.rollout.worker import Worker
 
     env = environment(config.environment)
     renderer = Renderer.load(place.model)
     judged_by = judge(config, env, place.judge) if config.uses_judge else None
     engines = client(config, place, renderer)
-    collector = Collector(
-        env, engines, renderer, rewarder(config, env, judged_by), config.rollout
-    )
+    greedy = engines.variant(temperature=0.0) if config.algo.advantage in GREEDY else None
+    rewards = rewarder(config, env, judged_by)
+    collector = Collector(env, engines, renderer, rewards, config.rollout, greedy)
 
     async def close() -> None:
         await engines.aclose()
@@ -127,6 +130,8 @@ def worker(
 
 def dispatcher(config: RunConfig, run: RunDir, place: Place, env: Environment) -> Dispatcher:
     """The learner's side of the rollouts, over the run's ledger."""
+    from rltrain.algo.advantages import GREEDY
+    from rltrain.batch.resolve import fewest_of, replacements_of
     from rltrain.rollout.dispatch import Dispatcher, DispatchPlan
     from rltrain.rollout.ledger import Ledger
 
@@ -137,6 +142,10 @@ def dispatcher(config: RunConfig, run: RunDir, place: Place, env: Environment) -
         max_lag=config.rollout.max_lag,
         seed=config.seed,
         max_fault_rate=config.rollout.max_fault_rate,
+        filter_truncated=config.algo.overlong.filter,
+        fewest=fewest_of(config),
+        max_replaced=replacements_of(config),
+        greedy=config.algo.advantage in GREEDY,
     )
     return Dispatcher(place.queue, env.tasks("train", config.seed), Ledger(run.ledger), plan)
 
@@ -153,29 +162,21 @@ def learner_parts(config: RunConfig, run: RunDir, place: Place) -> tuple[Parts, 
     """Everything the loop needs. The dispatcher is returned too, for its owner to close."""
     import torch
 
-    from rltrain.algo.advantages import ADVANTAGES
-    from rltrain.algo.aggregation import AGGREGATIONS
-    from rltrain.batch.packing import make_batch
-    from rltrain.batch.samples import batch_samples
+    from rltrain.batch.resolve import batcher
     from rltrain.loop import Parts
     from rltrain.record import Recorder
     from rltrain.sync.adapter import AdapterSync
     from rltrain.sync.full import FileSync
     from rltrain.train.checkpoint import save_checkpoint
-    from rltrain.train.learner import Objective, PolicyLearner
     from rltrain.train.model import load_policy
+    from rltrain.train.resolve import learner_of
 
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.train.threads)
     env = environment(config.environment)
     renderer = Renderer.load(place.model)
     model = load_policy(place.model, config.train)
-    learner = PolicyLearner(
-        model,
-        Objective.from_config(config.algo, config.rollout.temperature),
-        config.train,
-        config.max_steps,
-    )
+    learner = learner_of(config, model)
     engines = client(config, place, renderer)
     sync_args = {
         "dtype": getattr(torch, place.dtype),
@@ -188,21 +189,13 @@ def learner_parts(config: RunConfig, run: RunDir, place: Place) -> tuple[Parts, 
         else FileSync(engines, config.sync, **sync_args)
     )
     source = dispatcher(config, run, place, env)
-    pack = partial(
-        make_batch,
-        aggregate=AGGREGATIONS[config.algo.aggregation],
-        horizon=config.rollout.max_new_tokens * config.rollout.max_turns,
-        shared_prefix=config.train.packing == "shared_prefix",
-        limit=config.train.micro_batch_tokens,
-    )
-    advantage = ADVANTAGES[config.algo.advantage]
 
     def save(step: int) -> None:
         save_checkpoint(run.checkpoints / f"step-{step:05d}", learner, renderer, step)
 
     parts = Parts(
         groups=source,
-        make_batch=lambda groups: pack(batch_samples(groups, advantage)),
+        make_batch=batcher(config, learner.computes_all),
         learner=learner,
         sync=sync,
         record=Recorder(config, run, source, RunMonitor(config.detectors)),
@@ -223,8 +216,10 @@ def check_names(config: RunConfig) -> None:
     """Fail early, before anything is built or started, on names that no dict knows."""
     from rltrain.algo.advantages import ADVANTAGES
     from rltrain.algo.aggregation import AGGREGATIONS
-    from rltrain.algo.corrections import CORRECTIONS
-    from rltrain.algo.losses import LOSSES
+    from rltrain.algo.kl import KL
+    from rltrain.algo.proximal import PROXIMAL
+    from rltrain.batch.resolve import advantage_of, fewest_of, replacements_of
+    from rltrain.train.objective import Objective
 
     RunMonitor(config.detectors)
     if config.train.device == "cuda":
@@ -234,10 +229,14 @@ def check_names(config: RunConfig) -> None:
     algo = config.algo
     choices: Sequence[tuple[str, str, Mapping[str, object]]] = (
         ("advantage", algo.advantage, ADVANTAGES),
-        ("loss", algo.loss, LOSSES),
-        ("correction", algo.correction, CORRECTIONS),
         ("aggregation", algo.aggregation, AGGREGATIONS),
+        ("proximal", algo.proximal, PROXIMAL),
+        ("kl.estimator", algo.kl.estimator, KL),
     )
     for key, value, known in choices:
         if value not in known:
             raise UserError(f"config algo.{key}: {value!r} is not one of {', '.join(known)}")
+    fewest_of(config)
+    replacements_of(config)
+    advantage_of(config)
+    Objective.from_config(algo, config.rollout.temperature)

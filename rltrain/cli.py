@@ -1,4 +1,4 @@
-"""The command line: `rltrain train | build | eval | export | report | tasks | score`.
+"""The command line: `rltrain train | build | eval | export | report | pairs | tasks | score`.
 
 This file finds the command, turns errors into one sentence with the right exit code, and imports
 nothing heavy. Exit codes: 0 done, 2 something the user can put right, 3 a part of the system
@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "evaluate a finished run's policy, or any model folder, on held-out tasks",
     "export": "write a run's adapter or model, ready for PEFT, transformers and vLLM",
     "report": "write report.html and summary.json of a run again",
+    "pairs": "select preference pairs, or answers to imitate, from a run's rollouts",
     "tasks": "print an environment's tasks as JSON lines",
     "score": "score answers from a JSONL file: every gate, flag, reward and truth",
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rltrain.batch.resolve import fewest_of, overlong_of
+from rltrain.batch.samples import overlong_metrics
 from rltrain.config import RunConfig
 from rltrain.detectors import RunMonitor
 from rltrain.rollout.dispatch import Dispatcher, settle_all
@@ -40,12 +42,19 @@ class Recorder:
         self, step: int, groups: Sequence[Group], stats: StepStats, seconds: Mapping[str, float]
     ) -> None:
         """Everything about step `step`, which trained policy version `step - 1`."""
-        settle_all(self.source.ledger, groups, step)
+        settle_all(
+            self.source.ledger,
+            groups,
+            step,
+            filter_truncated=self.config.algo.overlong.filter,
+            fewest=fewest_of(self.config),
+        )
         write_rollouts(rollouts_path(self.run.path, step), groups, step=step, version=step - 1)
         judge_gate = "judge" if self.config.uses_judge else None
         metrics = group_metrics(groups, version=step - 1, judge_gate=judge_gate)
         metrics |= _learner_metrics(stats) | _times(seconds, groups, metrics)
         metrics |= _ledger_metrics(self.source.ledger.totals())
+        metrics |= self.source.sampling | overlong_metrics(groups, overlong_of(self.config))
         for alarm in self.monitor.observe(groups, metrics):
             text = f"step {step}: {alarm.name}: {alarm.evidence}"
             append_event(self.run.path, process="learner", kind="alarm", text=text)

@@ -150,6 +150,9 @@ class Group:
     faults: tuple[Fault, ...] = ()
     timing: Mapping[str, float] = field(default_factory=dict)
     """Seconds by part: `generate_s`, `reward_s`."""
+    greedy: Screened | None = None
+    """The answer at temperature 0, sampled beside the siblings if the advantage compares with it.
+    Judged as they are, never trained on."""
 
     @property
     def version(self) -> int:
@@ -169,6 +172,9 @@ class Sample:
     advantages: tuple[float, ...]
     """Advantage where `loss_mask`, 0 elsewhere."""
     version: int
+    """Oldest policy version that sampled any of its tokens."""
+    versions: tuple[int, ...] = ()
+    """Policy version of each token where `loss_mask`; empty where all are `version`."""
     prefix: int = 0
     """Leading tokens that all samples of one `family` share, so that they are computed once."""
     family: int = 0

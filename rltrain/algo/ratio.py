@@ -14,6 +14,17 @@ def log_ratio(new_N: Tensor, old_N: Tensor) -> Tensor:
     return (new_N - old_N).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
 
 
+def ratio(new_N: Tensor, old_N: Tensor) -> Tensor:
+    """new / old per token [N]."""
+    return log_ratio(new_N, old_N).exp()
+
+
+def sequence_ratio(new_N: Tensor, old_N: Tensor, seq_N: Tensor, sequences: int) -> Tensor:
+    """prod_t new_t / old_t over each sequence [S], its logarithm clamped too."""
+    total_S = sequence_sum(log_ratio(new_N, old_N), seq_N, sequences)
+    return total_S.clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp()
+
+
 def sequence_sum(values_N: Tensor, seq_N: Tensor, sequences: int) -> Tensor:
     """Sum of a per-token quantity over each sequence: [N] -> [S]."""
     out = torch.zeros(sequences, dtype=values_N.dtype, device=values_N.device)

@@ -50,6 +50,8 @@ class MicroBatch:
     seq: Tensor
     """[N] int64, 0..S-1."""
     sequences: int
+    versions: Tensor
+    """[N] int64, the policy version that sampled each token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,7 @@ def _micro_batch(
     targets: list[int] = []
     behaviour: list[float] = []
     advantages: list[float] = []
+    versions: list[int] = []
     lengths: list[int] = []
     for number, row in enumerate(rows):
         offset = number * width + row.prefix
@@ -159,6 +162,7 @@ def _micro_batch(
                 targets.append(sample.ids[t])
                 behaviour.append(sample.logprobs[t])
                 advantages.append(sample.advantages[t])
+                versions.append(sample.versions[t] if sample.versions else sample.version)
             lengths.append(len(kept))
             offset += len(sample.ids) - row.prefix
     weights = torch.tensor(weigh(lengths), dtype=torch.float32)
@@ -178,6 +182,7 @@ def _micro_batch(
         weights=weights.repeat_interleave(counts),
         seq=torch.arange(len(lengths)).repeat_interleave(counts),
         sequences=len(lengths),
+        versions=torch.tensor(versions),
     )
 
 
@@ -188,10 +193,13 @@ def make_batch(
     horizon: int,
     shared_prefix: bool = True,
     limit: int = 16_384,
+    compute_all: bool = False,
     world: Callable[[int, int], tuple[int, int]] = lambda tokens, sequences: (tokens, sequences),
 ) -> Batch:
     """Pack a step's samples. `horizon` is the token budget of an answer; `limit` the padded tokens
-    of one forward pass; `world` sums (tokens, sequences) over ranks before anything is divided."""
+    of one forward pass; `world` sums (tokens, sequences) over ranks before anything is divided.
+    `compute_all` computes sequences without advantage too: for what learns from them all the same
+    (a critic, to which reward 0 is information, or a KL penalty)."""
     usable = [s for s in samples if trained(s)]
     counts = [len(trained(s)) for s in usable]
     tokens, sequences = world(sum(counts), len(usable))
@@ -200,7 +208,7 @@ def make_batch(
         return aggregate(lengths, tokens, sequences, horizon)
 
     # Counted above, but not computed: a sequence without advantage has no gradient.
-    moving = [s for s in usable if any(s.advantages)]
+    moving = [s for s in usable if compute_all or any(s.advantages)]
     parts = _split(_rows(moving, shared_prefix, limit), limit) if moving else []
     sampled = sum(sum(s.loss_mask) for s in samples)
     return Batch(

@@ -136,7 +136,8 @@ def _stepper(setting: Setting, kind: tuple[str, str, str]) -> Any:
     """A function that takes one optimizer step of this kind, on weights of its own."""
     from rltrain.algo.aggregation import AGGREGATIONS
     from rltrain.batch.packing import make_batch
-    from rltrain.train.learner import Objective, PolicyLearner
+    from rltrain.train.learner import PolicyLearner
+    from rltrain.train.objective import Objective
 
     packing, attention, precision = kind
     config = setting.config

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -44,6 +46,11 @@ def _start(composed: DictConfig) -> None:
 def print_result(run: RunDir) -> None:
     """The before/after table and where the report is."""
     summary = summarize(run.path)
+    console = Console()
+    ranking = (summary["offline"] or {}).get("ranking")
+    if ranking:
+        print_ranking(console, ranking, run)
+        return
     table = Table(title=f"{run.path.name}: held-out tasks, greedy", title_justify="left")
     for column in ("", "before", "after", "change"):
         table.add_column(column, justify="left" if not column else "right")
@@ -58,11 +65,27 @@ def print_result(run: RunDir) -> None:
             change = f"{100 * (last - first):+.1f} points"
             table.add_row(label, f"{first:.3f}", f"{last:.3f}", change)
     low, high = after["ci95"]
-    console = Console()
     console.print(table)
     console.print(
         f"n = {after['n']} tasks of unseen kinds; exact after: 95 % interval "
         f"[{low:.3f}, {high:.3f}] (Wilson)",
         highlight=False,
     )
+    console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def print_ranking(console: Console, ranking: Mapping[str, Any], run: RunDir) -> None:
+    """How a reward model ranks held-out pairs, and how it becomes a gate."""
+    before, after = ranking["before"], ranking["after"]
+    if after["n"]:
+        low, high = after["ci95"]
+        text = (
+            f"ranks {after['accuracy']:.3f} of n = {after['n']} held-out pairs right (95 % "
+            f"interval [{low:.3f}, {high:.3f}], Wilson); {before['accuracy']:.3f} before training"
+        )
+        console.print(text, highlight=False, soft_wrap=True)
+    else:
+        console.print("too few tasks to hold any out: its ranking was not measured")
+    use = f"use it: rewards=reward_model rewards.reward_model.folder={run.path / 'model'}"
+    console.print(use, highlight=False, soft_wrap=True)
     console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)

@@ -4,27 +4,77 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rltrain.config.base import Section
+from rltrain.config.critic import CriticConfig
+from rltrain.config.offline import OfflineFields
 
 
-class AlgoConfig(Section):
+class OverlongConfig(Section):
+    """What happens to answers near or over the token budget (DAPO, arXiv 2503.14476)."""
+
+    filter: bool = False
+    """Leave truncated answers out: not trained on, and without a vote in the baseline."""
+    cache: NonNegativeInt = 0
+    """Tokens before the horizon in which a penalty grows linearly; 0 switches it off."""
+    horizon: PositiveInt | None = None
+    """Longest answer without the full penalty; None takes the budget of an episode,
+    rollout.max_new_tokens * rollout.max_turns."""
+    penalty: PositiveFloat = 1.0
+    """What the full penalty takes off the reward."""
+
+
+class KLConfig(Section):
+    """How the policy is held to the model that training began with."""
+
+    coef: NonNegativeFloat = 0.0
+    """Coefficient per nat; 0 switches the term off, and no reference model is kept."""
+    estimator: str = "k3_is"
+    """Key of `algo.kl.KL`, which says what gradient each has: `k3_is` or `k2` for the loss, `k1`
+    for the reward."""
+    placement: Literal["loss", "reward"] = "loss"
+    """`loss`: each token answers for the divergence at its own place; `reward`: for all that
+    follows it too. The reward's penalty is taken off after the group's normalisation."""
+
+
+class AlgoConfig(OfflineFields):
     """Each name is a key of one dict of pure functions in `rltrain.algo`."""
 
     advantage: str = "mean_centred"
     """Key of `algo.advantages.ADVANTAGES`."""
+    advantage_args: dict[str, float] = {}
+    """Keyword arguments of the advantage: `eps`, or for `gdpo` the weight of a gate by name."""
+    overlong: OverlongConfig = OverlongConfig()
     loss: str = "ppo_clip"
-    """Key of `algo.losses.LOSSES`."""
+    """Key of `algo.losses.LOSSES`, or `package.module:function` for one of your own."""
     loss_args: dict[str, float] = {}
     """Keyword arguments of the loss, such as clip ranges."""
-    correction: str = "token_tis"
-    """Key of `algo.corrections.CORRECTIONS`: what is done about trainer/engine mismatch."""
+    correction: str | tuple[str, ...] = "token_tis"
+    """Key of `algo.corrections.CORRECTIONS`: what is done about trainer/engine mismatch;
+    `package.module:function` works too. Several, as in `[token_tis, veto]`, multiply."""
     correction_args: dict[str, float] = {}
+    """Keyword arguments of the correction, as in `+algo.correction_args.cap=3`; of several
+    corrections, each takes those that it knows."""
+    proximal: str = "recompute"
+    """Key of `algo.proximal.PROXIMAL`: the policy that the loss's ratio starts from."""
+    kl: KLConfig = KLConfig()
+    entropy_coef: float = 0.0
+    """Nats of mean entropy over the step's tokens, times this, are taken off the loss."""
+    top_entropy: float = Field(default=1.0, gt=0, le=1)
+    """Share of tokens, those of the highest entropy, that carry the policy loss; 0.2 is the 80/20
+    rule (arXiv 2506.01939)."""
     aggregation: str = "constant"
     """Key of `algo.aggregation.AGGREGATIONS`: what the summed token losses are divided by."""
     epochs: PositiveInt = 1
     """Optimizer passes over each batch."""
+    critic: CriticConfig | None = None
+    """A value model beside the policy (`algo=ppo`), which then says how good each token was; what
+    the advantage gives is taken as the answer's reward."""
+
+    @property
+    def corrections(self) -> tuple[str, ...]:
+        return (self.correction,) if isinstance(self.correction, str) else self.correction
 
 
 class LoraConfig(Section):

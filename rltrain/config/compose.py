@@ -46,8 +46,9 @@ def register_schema() -> None:
             default = field.get_default(call_default_factory=True)
             section = isinstance(default, BaseModel)
             run[name] = default.model_dump(mode="json") if section else default
-    judge = RewardsConfig.model_fields["judge"].default
-    run["rewards"] = {"stages": "???", "judge": judge.model_dump(mode="json")}
+    parts = {name: RewardsConfig.model_fields[name].default for name in ("judge", "reward_model")}
+    dumped = {name: part.model_dump(mode="json") for name, part in parts.items()}
+    run["rewards"] = {"stages": "???", **dumped}
     store.store(group="schema", name="run", node=run, package="_global_")
     for name, model in (("tiny", TinyModelConfig()), ("hub", HubModelConfig(name="???"))):
         store.store(group="schema/model", name=name, node=model.model_dump(mode="json"))

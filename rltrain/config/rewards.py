@@ -15,7 +15,7 @@ class StageConfig(Section):
     """One gate. Later gates are evaluated only if this one passes."""
 
     check: str
-    """A check of the environment by name, or `screen` (detectors), or `judge`."""
+    """A check of the environment by name, or `screen` (detectors), `judge` or `reward_model`."""
     on_fail: float = Field(default=0.0, ge=0, le=1)
     """Reward when this is the gate that fails. Any floor is itself a target for gaming."""
 
@@ -60,11 +60,21 @@ class JudgeConfig(Section):
     """Labelled held-out pairs on which agreement with executed truth is measured."""
 
 
+class RewardModelConfig(Section):
+    """A trained reward model (`algo=reward_model`) as a gate."""
+
+    folder: str | None = None
+    """Where it was exported to: `runs/NAME/model`. Needed if `reward_model` is a stage."""
+    pass_at: float = Field(default=0.0, ge=0, le=1)
+    """Least score that passes; at 0 every answer passes and its score is what it earns."""
+
+
 class RewardsConfig(Section):
     """Ordered gates; the last gate's score is the reward when all pass."""
 
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     judge: JudgeConfig = JudgeConfig()
+    reward_model: RewardModelConfig = RewardModelConfig()
 
 
 class DetectorConfig(Section):

@@ -20,8 +20,8 @@ class EnvironmentConfig(Section):
 class RolloutConfig(Section):
     """How many episodes, how stale they may be, and what happens when the system fails one."""
 
-    group_size: int = Field(default=8, ge=2)
-    """Samples per task; the group whose mean is the baseline."""
+    group_size: int = Field(default=8, ge=1)
+    """Samples per task; the group whose mean is the baseline. 1 is for advantages without one."""
     groups_per_step: PositiveInt = 16
     """Tasks per optimizer step."""
     max_lag: NonNegativeInt = 1
@@ -40,6 +40,11 @@ class RolloutConfig(Section):
     """Bound on one request to the engine."""
     max_fault_rate: float = Field(default=0.5, gt=0, le=1)
     """Share of lost siblings over the last ten steps above which the run stops and says why."""
+    dynamic_sampling: bool = False
+    """Replace groups whose siblings all earned the same by other tasks (DAPO, arXiv 2503.14476)."""
+    max_resampled: PositiveFloat = 3.0
+    """Groups that dynamic sampling may replace for one step, as a multiple of `groups_per_step`;
+    after that the step uses what there is."""
 
 
 class EngineConfig(Section):

@@ -37,13 +37,24 @@ class RunConfig(Section):
 
     @property
     def uses_judge(self) -> bool:
-        """Whether a stage rewards by the judge."""
-        return any(stage.check == "judge" for stage in self.rewards.stages)
+        """Whether a stage rewards by the judge; offline methods sample nothing to be rewarded."""
+        judged = any(stage.check == "judge" for stage in self.rewards.stages)
+        return judged and not self.algo.offline
 
     @property
     def measures_judge(self) -> bool:
         """Whether the judge is calibrated against executed truth before training."""
-        return self.uses_judge or self.rewards.judge.witness
+        return self.uses_judge or (self.rewards.judge.witness and not self.algo.offline)
+
+    @model_validator(mode="after")
+    def _policy_is_trained(self) -> RunConfig:
+        critic = self.algo.critic
+        if critic is not None and critic.warmup_steps >= self.max_steps:
+            raise ValueError(
+                f"algo.critic.warmup_steps ({critic.warmup_steps}) must be smaller than max_steps "
+                f"({self.max_steps}), or the policy is never trained"
+            )
+        return self
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> RunConfig:

@@ -2,6 +2,7 @@
 
     learner RUN_DIR          the training loop
     worker RUN_DIR NAME      rollouts
+    offline RUN_DIR FOLDER   TRL's trainer on stored answers, from the policy in FOLDER
     build-policy CONFIG OUT  warm up the embedded policy; CONFIG is a config.yaml
     build-judge CONFIG OUT   train the embedded judge
 
@@ -84,6 +85,13 @@ def worker(run_dir: str, name: str) -> None:
     asyncio.run(serve())
 
 
+def offline(run_dir: str, folder: str) -> None:
+    """Train on the run's data.jsonl with TRL."""
+    from rltrain.launch.offline_learner import learn
+
+    learn(run_dir, folder)
+
+
 def build_model(kind: str, run_dir: str, out: str) -> None:
     """Build an embedded model into a folder, once. Progress goes to standard output as JSON."""
     from rltrain.launch.models import build_judge_into, build_policy_into
@@ -101,6 +109,7 @@ def build_model(kind: str, run_dir: str, out: str) -> None:
 ROLES: dict[str, Callable[..., None]] = {
     "learner": learner,
     "worker": worker,
+    "offline": offline,
     "build": build_model,
 }
 

@@ -22,6 +22,7 @@ from rltrain.launch.children import Child
 from rltrain.launch.evaluation import held_out, run_evaluation
 from rltrain.launch.export import export_run
 from rltrain.launch.models import ensure_models, policy_folder
+from rltrain.launch.offline import prepare_offline
 from rltrain.launch.servers import Servers, engine_dtype, engine_version, serving
 from rltrain.launch.versions import versions
 from rltrain.protocols import Teachable
@@ -44,13 +45,14 @@ def train(config: RunConfig) -> RunDir:
     build.rewarder(config, env, None)  # names of gates and detectors, before anything is started
     tasks = held_out(config, env)
     policy_folder(config)  # a pretrained model that cannot be had
+    stages = prepare_offline(config) if config.algo.offline else _train
     run = create_run(config)
     started = time.time()
     write_fact(run.path, "run", _about(config, run, started))
     with ProgressView(config.max_steps) as view:
         view.message(f"run directory: {run.path}")
         try:
-            timing = _train(config, run, tasks, view)
+            timing = stages(config, run, tasks, view)
             timing["wall_s"] = time.time() - started
             write_fact(run.path, "timing", timing)
             view.phase("writing the report")

@@ -32,7 +32,10 @@ from rltrain.track.files import write_text
 
 ASSETS = Path(__file__).parent / "assets"
 POSTER = ("reward-truth", "funnel", "hacks")
-_HEALTH = ("staleness", "mismatch", "entropy", "lengths", "shares", "optimizer")
+_HEALTH = (
+    "staleness", "mismatch", "entropy", "lengths", "shares", "optimizer", "critic", "preference",
+    "margins",
+)  # fmt: skip
 
 
 def write_report(run_dir: Path) -> Path:
@@ -73,6 +76,7 @@ def _context(run: Run, found: Scan) -> dict[str, Any]:
         "hacks": tables.hacks(run, found),
         "pairs": tables.pairs(run),
         "judges": tables.judge(summary),
+        "learned_from": tables.learned_from(summary),
         "ledger": tables.ledger(summary),
         "timing": tables.timing(summary),
         "checks": tables.checks(summary),

@@ -123,7 +123,10 @@ def load(run_dir: Path) -> Run:
     events, torn = read_jsonl(run_dir / "events.jsonl")
     if torn:
         problems.append(f"events.jsonl has {torn} torn line(s)")
-    before, after = (_eval(run_dir, when, problems) for when in ("before", "after"))
+    before, after = (
+        _eval(run_dir, when, problems, _optional(f"eval_{when}", config))
+        for when in ("before", "after")
+    )
     run = Run(
         path=run_dir, config=config, rows=rows, facts=facts, events=events,
         before=before, after=after, problems=problems,
@@ -134,6 +137,14 @@ def load(run_dir: Path) -> Run:
 
 
 def _optional(part: str, config: Mapping[str, Any]) -> bool:
+    """Whether a run of this config has no such part even when it is whole."""
+    method = (config.get("algo") or {}).get("method", "online")
+    if part in ("data", "offline"):
+        return bool(method == "online")
+    if method != "online" and part in ("ledger", "judge"):
+        return True
+    if method == "reward_model" and part in ("engine", "eval_before", "eval_after"):
+        return True
     stages = (config.get("rewards") or {}).get("stages") or ()
     return part == "judge" and bool(config) and all(
         stage.get("check") != "judge" for stage in stages if isinstance(stage, Mapping)
@@ -178,12 +189,14 @@ def _fact(
     return values or {}
 
 
-def _eval(run_dir: Path, when: str, problems: list[str]) -> list[dict[str, Any]]:
+def _eval(run_dir: Path, when: str, problems: list[str], optional: bool) -> list[dict[str, Any]]:
     path = eval_path(run_dir, when)
     try:
         return read_rollouts(path)
     except FileNotFoundError:
-        problems.append(f"eval/{when}.parquet is missing: there is no evaluation {when} training")
+        if not optional:
+            text = f"eval/{when}.parquet is missing: there is no evaluation {when} training"
+            problems.append(text)
     except (OSError, pa.ArrowException) as error:
         problems.append(f"eval/{when}.parquet cannot be read: {str(error).splitlines()[0]}")
     return []

@@ -22,7 +22,8 @@ class Tile(NamedTuple):
 
 def headline(summary: Summary, wall_s: float | None) -> str:
     """What happened, in one sentence that claims no more than was measured."""
-    parts = [_exact(summary), _hacks(summary)]
+    ranking = (summary["offline"] or {}).get("ranking")
+    parts = [_ranking(ranking)] if ranking else [_exact(summary), _hacks(summary)]
     took = f" The run took {text.duration(wall_s)}." if wall_s is not None else ""
     return " ".join(part for part in parts if part) + took
 
@@ -51,6 +52,18 @@ def _exact(summary: Summary) -> str:
     if high < 0:
         return f"Exact answers fell from {numbers} {tasks}"
     return f"Exact answers did not change measurably: {numbers} {tasks}"
+
+
+def _ranking(ranking: Mapping[str, Any]) -> str:
+    before, after = ranking["before"], ranking["after"]
+    if not after["n"]:
+        return "The reward model's ranking was not measured: too few tasks to hold any out."
+    low, high = (text.percent(end) for end in after["ci95"])
+    return (
+        f"The reward model ranks {text.percent(after['accuracy'])} of {text.integer(after['n'])} "
+        f"held-out pairs right (95 % interval {low} to {high}); "
+        f"{text.percent(before['accuracy'])} before training."
+    )
 
 
 def _hacks(summary: Summary) -> str:

@@ -79,6 +79,29 @@ _CHARTS = (
         {"rangemode": "normal"},
     ),
     _Chart(
+        "critic", "What the critic foresees",
+        (_Line("value/explained_variance", "explained variance", GREEN),),
+        "Share of the variance of the rewards to come. Good: rises; below 0 a constant would be "
+        "the better critic.",
+        {"rangemode": "normal"},
+    ),
+    _Chart(
+        "preference", "Chosen above rejected",
+        (
+            _Line("trl/rewards/accuracies", "share of pairs", GREEN),
+            _Line("trl/accuracy", "share of pairs", GREEN),
+        ),
+        "Share of training pairs whose chosen answer the model prefers. Good: rises; near 100 % "
+        "there is little left to learn from these pairs.",
+        SHARE | {"range": [0, 1.02]},
+    ),
+    _Chart(
+        "margins", "Margin between chosen and rejected",
+        (_Line("trl/rewards/margins", "margin", BLUE), _Line("trl/margin", "margin", BLUE)),
+        "Difference of TRL's implicit rewards (DPO) or of the model's values (reward model).",
+        {"rangemode": "normal"},
+    ),
+    _Chart(
         "throughput", "Throughput", (_Line("tokens_per_s", "sampled tokens per second", TEAL),),
         "Good: flat. A falling line means longer waits or shorter answers.",
         {"title": {"text": "tokens/s"}},

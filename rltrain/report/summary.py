@@ -67,6 +67,8 @@ def _summary(run: Run, found: Scan) -> dict[str, Any]:
             for name in run.detectors
         },
         "flags_any": run.ends("flag/any"),
+        "data": facts["data"] or None,
+        "offline": facts["offline"] or None,
         "judge": _judge(facts["judge"]) | {"on_policy": judged(found, seed)},
         "ledger": ledger,
         "rollouts": {

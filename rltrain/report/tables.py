@@ -100,6 +100,20 @@ def _agreement(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def learned_from(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What an offline run was trained on, and with which settings; nothing for an online run."""
+    rows: list[tuple[str, str]] = []
+    for part in ("data", "offline"):
+        for name, value in (summary[part] or {}).items():
+            inner = value.items() if isinstance(value, dict) else [("", value)]
+            rows += [(text.words(f"{name} {key}".strip()), _value(item)) for key, item in inner]
+    return rows
+
+
+def _value(value: Any) -> str:
+    return text.decimal(value) if isinstance(value, float) else str(value)
+
+
 def ledger(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The book as it is added up: issued, then every fate, then what that comes to."""
     book = summary["ledger"]

@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 SCREEN = "screen"
 JUDGE = "judge"
+REWARD_MODEL = "reward_model"
 BLOCKING = frozenset({"zero", "drop"})
 """Actions that fail the `screen` gate; `keep` only reports."""
 
@@ -72,6 +73,7 @@ class GatedReward:
         environment: Environment,
         screen: Screener | None = None,
         judge: Check | None = None,
+        reward_model: Check | None = None,
     ) -> None:
         """Resolve every stage now, so that a typing mistake stops the run before it starts.
 
@@ -80,13 +82,14 @@ class GatedReward:
             environment: brings the checks, the canonical form and the truth.
             screen: the detectors; needed if `screen` is a stage.
             judge: called with the *canonical* answer; needed if `judge` is a stage.
+            reward_model: likewise, for the stage `reward_model`.
 
         Raises `UserError` for an unknown, repeated or unavailable stage, naming what exists.
         """
         self.environment = environment
         self.stages = tuple(stages)
         self._screen = screen
-        self._judge = judge
+        self._models = {JUDGE: judge, REWARD_MODEL: reward_model}
         self._checks = dict(environment.checks())
         self._validate()
         # A flagged rollout never earns more than this, whether or not it reached the screen.
@@ -137,8 +140,8 @@ class GatedReward:
     async def _verdict(self, name: str, walk: _Walk) -> Verdict:
         if name == SCREEN:
             return self._screen_verdict(walk)
-        if name == JUDGE:
-            return await self._judge_verdict(walk)
+        if name in self._models:
+            return await self._model_verdict(name, walk)
         check = self._checks[name]
         return await _guard_async(name, lambda: check(walk.episode.task, walk.episode.answer))
 
@@ -149,16 +152,16 @@ class GatedReward:
         # Passing the screen earns nothing by itself: the score of the gate before it is carried on.
         return Verdict(gate=SCREEN, passed=not found, score=0.0, reason=reason)
 
-    async def _judge_verdict(self, walk: _Walk) -> Verdict:
-        judge, canonical = self._judge, walk.canonical
+    async def _model_verdict(self, name: str, walk: _Walk) -> Verdict:
+        judge, canonical = self._models[name], walk.canonical
         assert judge is not None, "validated at construction"
         if canonical is None:
             # The policy is wrong (no gate before caught it); raw text is never shown to a judge.
             reason = f"{UNPARSED}: the answer has no canonical form to show the judge"
             return Verdict(
-                gate=JUDGE, passed=False, score=0.0, reason=reason, version=judge.version
+                gate=name, passed=False, score=0.0, reason=reason, version=judge.version
             )
-        return await _guard_async(JUDGE, lambda: judge(walk.episode.task, canonical))
+        return await _guard_async(name, lambda: judge(walk.episode.task, canonical))
 
     def _flags(self, walk: _Walk, reward: float) -> tuple[Flag, ...]:
         """Findings of this rollout; the detectors run once. They are not shown the truth."""
@@ -175,18 +178,18 @@ class GatedReward:
         names = [stage.check for stage in self.stages]
         if not names:
             raise UserError("rewards.stages is empty; name at least one check.")
-        reserved = sorted({SCREEN, JUDGE} & self._checks.keys())
+        reserved = sorted({SCREEN, *self._models} & self._checks.keys())
         if reserved:
             raise UserError(
                 f"Environment {self.environment.name!r} brings a check named {reserved[0]!r}, "
                 f"which is the name of a built-in stage; rename it."
             )
-        for name, available in ((SCREEN, self._screen), (JUDGE, self._judge)):
+        for name, available in ((SCREEN, self._screen), *self._models.items()):
             if name in names and available is None:
                 raise UserError(f"rewards.stages names {name!r}, but no {name} was configured.")
         if set(names) == {SCREEN}:
             raise UserError("rewards.stages has only 'screen', which gives no score; add a check.")
-        known = [*self._checks, SCREEN, JUDGE]
+        known = [*self._checks, SCREEN, *self._models]
         for position, name in enumerate(names):
             if name not in known:
                 raise UserError(self._unknown(name, known))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from rltrain.config.rollout import RolloutConfig
@@ -34,26 +35,54 @@ class Collector:
         renderer: Renderer,
         rewarder: Rewarder,
         config: RolloutConfig,
+        greedy: Sampler | None = None,
     ) -> None:
+        """`greedy`: samples one more answer per group at temperature 0, for an advantage whose
+        baseline it is."""
         self.environment = environment
         self.sampler = sampler
         self.renderer = renderer
         self.rewarder = rewarder
         self.config = config
+        self.greedy = greedy
 
     async def group(self, lease: int, task: Task, samples: int, seed: int) -> Group:
-        """Sample and judge all siblings. Never raises `SystemFault`: those become faults."""
-        started = time.perf_counter()
+        """Sample and judge all siblings. Never raises `SystemFault`: those become faults.
+
+        A greedy answer is sampled beside them as number `samples`; lost, it is one fault more."""
         prompt = self.renderer.prompt(task.prompt)
+        if self.greedy is None:
+            return await self._siblings(lease, task, prompt, samples, seed)
+        group, greedy = await asyncio.gather(
+            self._siblings(lease, task, prompt, samples, seed),
+            self._baseline(task, prompt, samples, seed, self.greedy),
+        )
+        if isinstance(greedy, Fault):
+            return replace(group, faults=(*group.faults, greedy))
+        return replace(group, greedy=greedy)
+
+    async def _baseline(
+        self, task: Task, prompt: Sequence[int], index: int, seed: int, sampler: Sampler
+    ) -> Screened | Fault:
         try:
-            first = await self._sample(prompt, samples, seed)
+            first = await self._sample(prompt, 1, seed, sampler)
+        except SystemFault as fault:
+            return Fault(sample=index, kind=fault.kind, detail=str(fault))
+        return await self._sibling(task, index, first[0], seed, sampler)
+
+    async def _siblings(
+        self, lease: int, task: Task, prompt: Sequence[int], samples: int, seed: int
+    ) -> Group:
+        started = time.perf_counter()
+        try:
+            first = await self._sample(prompt, samples, seed, self.sampler)
         except SystemFault as fault:
             kind, detail = fault.kind, str(fault)
             lost = tuple(Fault(sample=i, kind=kind, detail=detail) for i in range(samples))
             return Group(lease=lease, task=task, members=(), faults=lost)
         sampled = time.perf_counter()
         results = await asyncio.gather(
-            *(self._sibling(task, i, turn, seed) for i, turn in enumerate(first))
+            *(self._sibling(task, i, turn, seed, self.sampler) for i, turn in enumerate(first))
         )
         return Group(
             lease=lease,
@@ -66,19 +95,23 @@ class Collector:
             },
         )
 
-    async def _sample(self, prompt: Sequence[int], n: int, seed: int) -> Sequence[Turn]:
-        return await self.sampler.generate(
-            prompt, n=n, seed=seed, max_tokens=self.config.max_new_tokens
-        )
+    async def _sample(
+        self, prompt: Sequence[int], n: int, seed: int, sampler: Sampler
+    ) -> Sequence[Turn]:
+        return await sampler.generate(prompt, n=n, seed=seed, max_tokens=self.config.max_new_tokens)
 
-    async def _sibling(self, task: Task, index: int, turn: Turn, seed: int) -> Screened | Fault:
+    async def _sibling(
+        self, task: Task, index: int, turn: Turn, seed: int, sampler: Sampler
+    ) -> Screened | Fault:
         try:
-            episode = await self.episode(task, index, turn, seed)
+            episode = await self._episode(task, index, turn, seed, sampler)
             return await self.rewarder.judge_episode(episode)
         except SystemFault as fault:
             return Fault(sample=index, kind=fault.kind, detail=str(fault))
 
-    async def episode(self, task: Task, index: int, turn: Turn, seed: int) -> Episode:
+    async def _episode(
+        self, task: Task, index: int, turn: Turn, seed: int, sampler: Sampler
+    ) -> Episode:
         """Play an episode on from its first turn. Raises `SystemFault`."""
         started = time.perf_counter()
         session = self.environment.open(task)
@@ -97,7 +130,8 @@ class Collector:
                     *turn.completion_ids,
                     *self.renderer.continuation(messages),
                 ]
-                turn = (await self._sample(prompt, 1, seed * 1009 + index * 31 + len(turns)))[0]
+                next_seed = seed * 1009 + index * 31 + len(turns)
+                turn = (await self._sample(prompt, 1, next_seed, sampler))[0]
                 turns.append(turn)
         finally:
             await session.close()

@@ -8,6 +8,9 @@ and v steps done, at most (v + 1 + max_lag) * B groups have ever been leased (th
 and replaced aside), and they are consumed in the order of their leases, so a group is consumed at
 most `max_lag` versions after it was begun. Taking whichever came back first would break that bound
 for a slow group, and favour short answers. max_lag 0 is the synchronous run.
+
+With dynamic sampling (`sieve`), a group that teaches nothing is replaced too, as soon as all leases
+before it are decided.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from pathlib import Path
 
 import zmq
 
-from rltrain.batch.samples import live_members
+from rltrain.batch.samples import is_voter, live_members, voters
 from rltrain.errors import ChildDied, RltrainError, UserError
 from rltrain.rollout import wire
 from rltrain.rollout.ledger import Ledger
+from rltrain.rollout.sieve import Sieve
 from rltrain.types import Group, Task
 
 POLL_MS = 50
@@ -43,6 +47,19 @@ class DispatchPlan:
     max_fault_rate: float
     stall_s: float = 300.0
     """Longest wait without a single group before the run is stopped as stalled."""
+    filter_truncated: bool = False
+    """Truncated answers are not trained on; the ledger drops them as `overlong`."""
+    fewest: int = 2
+    """Siblings without which a group says nothing."""
+    max_replaced: int = 0
+    """Groups without spread that are replaced for one step at most; 0 keeps them all."""
+    greedy: bool = False
+    """A group comes with a greedy answer, which is issued and counted but never consumed."""
+
+    @property
+    def rollouts(self) -> int:
+        """Rollouts that one lease issues."""
+        return self.group_size + self.greedy
 
 
 class Dispatcher:
@@ -55,13 +72,21 @@ class Dispatcher:
         self.plan = plan
         self.counters: dict[str, dict[str, float]] = {}
         """Latest cumulative counters of each worker."""
+        self.sampling: dict[str, float] = {}
+        """What dynamic sampling did for the groups that were taken last."""
         self._tasks = tasks
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.bind(address)
         if address.startswith("ipc://"):
             Path(address.removeprefix("ipc://")).chmod(0o600)
         self._wanted: deque[bytes] = deque()
+        self._sieve = Sieve(plan.groups_per_step, plan.max_replaced, plan.filter_truncated)
+        self._here: list[Group] = []
+        """Groups that are back while an older lease is still open."""
         self._ready: list[Group] = []
+        """Groups for the next steps, in the order of their leases."""
+        self._arrived = 0
+        self._taken = 0
         self._open: set[int] = set()
         """Leases whose group is not back yet."""
         self._leased = 0
@@ -92,27 +117,24 @@ class Dispatcher:
         """
         with self._changed:
             deadline = time.monotonic() + self.plan.stall_s
-            arrived = len(self._ready)
-            while len(taken := self._oldest(count)) < count:
+            arrived = self._arrived
+            while len(self._ready) < count:
                 if self._error:
                     raise self._error
-                if len(self._ready) > arrived:
-                    arrived = len(self._ready)
+                if self._arrived > arrived:
+                    arrived = self._arrived
                     deadline = time.monotonic() + self.plan.stall_s
                 if time.monotonic() > deadline:
+                    here = len(self._ready) + len(self._here)
                     raise ChildDied(
                         f"no group arrived for {self.plan.stall_s:.0f} s "
-                        f"({len(self._ready)} of {count} are here); see logs/worker-*.log"
+                        f"({here} of {count} are here); see logs/worker-*.log"
                     )
                 self._changed.wait(timeout=1.0)
-            self._ready = [group for group in self._ready if group.lease > taken[-1].lease]
+            taken, self._ready = self._ready[:count], self._ready[count:]
+            self.sampling = self._sieve.metrics(self._taken // self.plan.groups_per_step)
+            self._taken += count
             return taken
-
-    def _oldest(self, count: int) -> list[Group]:
-        """The groups here that no lease still open comes before, at most `count`, oldest first."""
-        first_open = min(self._open, default=self._leased)
-        here = (group for group in self._ready if group.lease < first_open)
-        return sorted(here, key=lambda group: group.lease)[:count]
 
     def close(self) -> None:
         """Tell workers to stop, and end the thread."""
@@ -153,13 +175,40 @@ class Dispatcher:
         self._recent.append((faults, faults + len(group.members)))
         with self._changed:
             self._open.remove(group.lease)
-            if len(live_members(group)) >= 2:
-                self._ready.append(group)
-            else:  # nobody to compare with: another task takes its place
-                settle(self.ledger, group, step=None)
-                self._replaced += 1
+            self._arrived += 1
+            if len(live_members(group)) < self.plan.fewest:  # nobody to compare with
+                self._replace(group, "alone_in_group")
+            elif self.plan.greedy and (group.greedy is None or group.greedy.dropped):
+                self._replace(group, "no_baseline")
+            else:
+                self._here.append(group)
+            self._decide()
             self._changed.notify_all()
         self._check_fault_rate()
+
+    def _decide(self) -> None:
+        """Pass on the groups that no lease still open comes before, oldest first."""
+        first_open = min(self._open, default=self._leased)
+        self._here.sort(key=lambda group: group.lease)
+        while self._here and self._here[0].lease < first_open:
+            group = self._here.pop(0)
+            if self._sieve.keep(group):
+                self._ready.append(group)
+            else:
+                self._replace(group, "zero_variance")
+
+    def _replace(self, group: Group, reason: str) -> None:
+        """Give a group up; another task takes its place."""
+        plan = self.plan
+        settle(
+            self.ledger,
+            group,
+            None,
+            reason=reason,
+            filter_truncated=plan.filter_truncated,
+            fewest=plan.fewest,
+        )
+        self._replaced += 1
 
     def _check_fault_rate(self) -> None:
         lost, seen = (sum(column) for column in zip(*self._recent, strict=True))
@@ -184,7 +233,7 @@ class Dispatcher:
                     "endless (repeat its tasks)"
                 )
             number = self._leased
-            self.ledger.lease(number, task.id, plan.group_size, self._version, identity.decode())
+            self.ledger.lease(number, task.id, plan.rollouts, self._version, identity.decode())
             with self._changed:
                 self._open.add(number)
                 self._leased += 1
@@ -203,22 +252,43 @@ def group_seed(run_seed: int, lease: int) -> int:
     return (run_seed * 1_000_003 + lease) * 4099 % 2**31
 
 
-def settle(ledger: Ledger, group: Group, step: int | None) -> None:
-    """Enter a group's fate: live members consumed at `step`, or all dropped when step is None."""
-    live = live_members(group)
+def settle(
+    ledger: Ledger,
+    group: Group,
+    step: int | None,
+    *,
+    reason: str = "alone_in_group",
+    filter_truncated: bool = False,
+    fewest: int = 2,
+) -> None:
+    """Enter a group's fate: those with a vote consumed at `step`, the others dropped by reason.
+
+    Without a step, or with fewer than `fewest` voters, the voters are dropped for `reason`.
+    A greedy answer is a baseline and never consumed: `greedy_baseline`."""
+    voting = len(voters(group, filter_truncated))
+    consumed = voting if step is not None and voting >= fewest else 0
     dropped = Counter(f"fault:{fault.kind}" for fault in group.faults)
+    if group.greedy is not None:
+        dropped["greedy_baseline"] += 1
     for member in group.members:
         if member.dropped:
             name = next(flag.detector for flag in member.flags if flag.action == "drop")
             dropped[f"detector:{name}"] += 1
-        elif step is None:
-            dropped["alone_in_group"] += 1
-    ledger.settle(
-        group.lease, step=step, consumed=len(live) if step is not None else 0, dropped=dropped
-    )
+        elif not is_voter(member, filter_truncated):
+            dropped["overlong"] += 1
+        elif not consumed:
+            dropped[reason] += 1
+    ledger.settle(group.lease, step=step, consumed=consumed, dropped=dropped)
 
 
-def settle_all(ledger: Ledger, groups: Sequence[Group], step: int) -> None:
+def settle_all(
+    ledger: Ledger,
+    groups: Sequence[Group],
+    step: int,
+    *,
+    filter_truncated: bool = False,
+    fewest: int = 2,
+) -> None:
     """Enter the fate of every group that a step consumed."""
     for group in groups:
-        settle(ledger, group, step)
+        settle(ledger, group, step, filter_truncated=filter_truncated, fewest=fewest)

@@ -124,6 +124,8 @@ class ProgressView:
 
     def _numbers(self) -> list[tuple[str, str]]:
         row = self._row
+        if "reward/mean" not in row and "loss" in row:  # an offline method: nothing is sampled
+            return _offline_numbers(row)
         shown = [
             ("reward", _number(row.get("reward/mean"), "{:.3f}")),
             ("truth", _number(row.get("truth/mean"), "{:.3f}")),
@@ -159,6 +161,18 @@ class ProgressView:
         table.add_row(*(Text(value) for _, value in self._numbers()))
         alarm = Text(f"ALARM {self._alarm}", style="bold red") if self._alarm else Text("")
         return Group(head, table, alarm)
+
+
+def _offline_numbers(row: Mapping[str, float]) -> list[tuple[str, str]]:
+    """What TRL logged of a step, where it did."""
+    found = [
+        ("loss", row["loss"], "{:.4f}"),
+        ("chosen first", row.get("trl/rewards/accuracies", row.get("trl/accuracy")), "{:.0%}"),
+        ("grad norm", row.get("grad_norm"), "{:.2f}"),
+        ("lr", row.get("lr"), "{:.1e}"),
+        ("s/step", row.get("time/step_s"), "{:.2f}"),
+    ]
+    return [(name, form.format(value)) for name, value, form in found if value is not None]
 
 
 def _tokens_per_s(row: Mapping[str, float]) -> float | None:

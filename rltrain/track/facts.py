@@ -9,8 +9,11 @@ from typing import Any
 
 from rltrain.track.files import restore, to_json, write_text
 
-PARTS = ("run", "engine", "timing", "judge", "eval_before", "eval_after", "ledger")
-"""The parts that a complete run has; `judge` only if a judge is among its gates."""
+PARTS = (
+    "run", "engine", "timing", "judge", "eval_before", "eval_after", "ledger", "data", "offline",
+)  # fmt: skip
+"""The parts that a complete run has; `judge` only if a judge is among its gates, `data` and
+`offline` in place of `ledger` for an offline method, whose reward models have no evaluation."""
 
 
 def write_fact(run_dir: Path, part: str, values: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ _GATE = pa.struct(
     ]
 )
 _FLAG = pa.struct([("detector", pa.string()), ("evidence", pa.string()), ("action", pa.string())])
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 SCHEMA = pa.schema(
     [
@@ -51,9 +52,14 @@ SCHEMA = pa.schema(
         ("tokens", pa.int64()),
         ("stop_reason", pa.string()),
         ("mean_logprob", pa.float64()),
+        ("prompt", pa.list_(_MESSAGE)),
+        ("completion", pa.string()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("completion_ids", pa.list_(pa.int32())),
     ]
 )
 """`request` is the last user message; `gold` is the only hidden datum kept, for the report.
+`completion` and the ids are exactly what was sampled; null for an episode of several turns.
 `version` is the rollout's own oldest policy version, `lag` is measured from its group's (the
 definition that `lag/mean` uses). `mean_logprob` is in nats per sampled token."""
 
@@ -86,6 +92,7 @@ def _task_columns(task: Task) -> dict[str, Any]:
         "split": task.split,
         "request": storable(asked[-1]) if asked else "",
         "gold": None if gold is None else storable(str(gold)),
+        "prompt": [{"role": m.role, "content": storable(m.content)} for m in task.prompt],
     }
 
 
@@ -93,6 +100,7 @@ def _member_columns(member: Screened) -> dict[str, Any]:
     judged = member.judged
     episode = judged.episode
     logprobs = [logprob for turn in episode.turns for logprob in turn.logprobs]
+    only = episode.turns[0] if len(episode.turns) == 1 else None
     return {
         "sample": episode.sample,
         "answer": storable(episode.answer),
@@ -113,6 +121,9 @@ def _member_columns(member: Screened) -> dict[str, Any]:
         "tokens": generated(episode),
         "stop_reason": episode.turns[-1].stop_reason,
         "mean_logprob": sum(logprobs) / len(logprobs) if logprobs else None,
+        "completion": storable(only.text) if only else None,
+        "prompt_ids": list(only.prompt_ids) if only else None,
+        "completion_ids": list(only.completion_ids) if only else None,
     }
 
 

@@ -13,6 +13,8 @@ import torch
 from rltrain.train.model import inner_model
 
 MARKER = "COMPLETE.json"
+CRITIC = "critic.pt"
+"""The value model of an actor-critic, with its optimizer. Beside the policy, so never exported."""
 
 
 class Renders(Protocol):
@@ -32,12 +34,15 @@ class Trained(Protocol):
 
 
 def save_checkpoint(folder: Path, learner: Trained, renderer: Renders, step: int) -> Path:
-    """Write model (or adapter), tokenizer and optimizer; returns the folder once it is whole."""
+    """Write model (or adapter), tokenizer, optimizer and critic; returns the folder once whole."""
     work = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     save_model(work / "policy", learner.model, renderer.tokenizer)
     torch.save(learner.optimizer.state_dict(), work / "optimizer.pt")
+    critic = getattr(learner, "critic", None)
+    if critic is not None:
+        torch.save(critic.state_dict(), work / CRITIC)
     files = sorted(p for p in work.rglob("*") if p.is_file())
     sums = {p.relative_to(work).as_posix(): _sha256(p) for p in files}
     (work / MARKER).write_text(json.dumps({"step": step, "sha256": sums}, indent=2))
@@ -50,9 +55,19 @@ def save_model(folder: Path, model: Any, tokenizer: Any) -> None:
     """Save what was trained: a PEFT adapter for a LoRA model, else the whole model, as
     safetensors with its tokenizer."""
     model.save_pretrained(folder)
-    if not hasattr(model, "peft_config"):
-        inner_model(model).generation_config.save_pretrained(folder)
+    generation = getattr(inner_model(model), "generation_config", None)
+    if generation is not None and not hasattr(model, "peft_config"):  # a classifier has none
+        generation.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def restore_critic(folder: Path, critic: Any) -> None:
+    """Bring back the critic of a whole checkpoint. Raises `ValueError` if there is none in it, or
+    one of another model."""
+    path = folder / CRITIC
+    if not path.is_file():
+        raise ValueError(f"checkpoint {folder} lacks {CRITIC}")
+    critic.load_state_dict(torch.load(path, weights_only=True))
 
 
 def verify_checkpoint(folder: Path) -> int:

@@ -1,43 +1,28 @@
-"""One optimizer step of policy-gradient training: scores, correction, loss, gradients, update."""
+"""One optimizer step of policy-gradient training: scores, objective, gradients, update."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rltrain.algo.corrections import CORRECTIONS, Correction, mismatch_sums
-from rltrain.algo.losses import LOSSES, Loss
-from rltrain.algo.ratio import log_ratio
+from rltrain.algo.mismatch import by_lag, mismatch
+from rltrain.algo.proximal import Policies
+from rltrain.algo.ratio import ratio
+from rltrain.algo.scored import Scored
 from rltrain.batch.packing import Batch, MicroBatch
-from rltrain.config.algo import AlgoConfig, TrainConfig
+from rltrain.config.algo import TrainConfig
 from rltrain.train.logprobs import token_scores
+from rltrain.train.objective import Objective, Terms
 from rltrain.train.precision import Precision
+from rltrain.train.reference import Reference
+from rltrain.train.totals import Totals
 from rltrain.types import StepStats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """What is minimised: pure functions with their arguments bound."""
-
-    loss: Loss
-    correction: Correction
-    epochs: int
-    temperature: float
-
-    @staticmethod
-    def from_config(algo: AlgoConfig, temperature: float) -> Objective:
-        return Objective(
-            loss=partial(LOSSES[algo.loss], **algo.loss_args),
-            correction=partial(CORRECTIONS[algo.correction], **algo.correction_args),
-            epochs=algo.epochs,
-            temperature=temperature,
-        )
 
 
 def learning_rate(config: TrainConfig, max_steps: int) -> Callable[[int], float]:
@@ -68,6 +53,7 @@ class PolicyLearner:
         self.config = config
         self.device = next(model.parameters()).device
         self.precision = Precision(config.precision, self.device)
+        self.reference = Reference(model) if objective.kl is not None else None
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -80,80 +66,135 @@ class PolicyLearner:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, learning_rate(config, max_steps * objective.epochs)
         )
+        self.version = 0
+        """Version of the policy that the next step begins with: the number of steps taken."""
+
+    @property
+    def computes_all(self) -> bool:
+        """Whether a batch must hold the sequences whose advantage is 0 too."""
+        return self.objective.moves_without_advantage
 
     def step(self, batch: Batch) -> StepStats:
         """Take `epochs` optimizer steps on a batch. An empty batch changes nothing."""
         started = time.perf_counter()
         lr = float(self.schedule.get_last_lr()[0])
-        batches = [_to(micro, self.device) for micro in batch.micro_batches]
-        old: list[Tensor | None] = [None] * len(batches)
-        totals: dict[str, Tensor] = {}
+        totals = Totals()
         norm = 0.0
-        self.model.train()
-        for epoch in range(self.objective.epochs if batches else 0):
-            for i, micro in enumerate(batches):
-                old[i] = self._accumulate(micro, old[i], totals if epoch == 0 else {})
-            norm = self._update()
+        if batch.micro_batches:
+            batches = self._prepare([_to(micro, self.device) for micro in batch.micro_batches])
+            norm = self._epochs(batches, batch.tokens, totals)
+        self.version += 1
         return self._stats(batch, totals, norm, lr, time.perf_counter() - started)
 
-    def _accumulate(
-        self, micro: MicroBatch, old_N: Tensor | None, totals: dict[str, Tensor]
-    ) -> Tensor:
-        """Backward of one micro-batch. Returns pi_old, which the first epoch takes from itself."""
+    def _prepare(self, batches: list[MicroBatch]) -> list[MicroBatch]:
+        """What happens to a step's micro-batches before the first epoch. A subclass may measure
+        them and put other advantages in; here nothing. Never called for an empty batch."""
+        return batches
+
+    def _epochs(self, batches: list[MicroBatch], tokens: int, totals: Totals) -> float:
+        """All passes over a batch, the first of them measured. Returns the last gradient norm."""
+        references: list[Tensor | None] = [None] * len(batches)
+        if self.reference is not None:
+            references = list(
+                self.reference.logprobs(batches, self.objective.temperature, self.precision)
+            )
+        trainers: list[Tensor | None] = [None] * len(batches)
+        norm = 0.0
+        self.model.train()
+        for epoch in range(self.objective.epochs):
+            for i, micro in enumerate(batches):
+                scored, terms = self._backward(micro, trainers[i], references[i], tokens)
+                trainers[i] = scored.trainer
+                if epoch == 0:
+                    measure(totals, scored, terms, self.version - micro.versions)
+            norm = self._update()
+            totals.skipped += not math.isfinite(norm)
+        return norm
+
+    def _backward(
+        self,
+        micro: MicroBatch,
+        trainer_N: Tensor | None,
+        reference_N: Tensor | None,
+        tokens: int,
+    ) -> tuple[Scored, Terms]:
+        """Score one micro-batch and add its gradient. `trainer_N` is the policy that began the
+        step; None takes this pass's own, so that the ratio is exactly 1."""
         with self.precision.compute():
-            scores = token_scores(self.model, micro, self.objective.temperature)
-        new_N = scores.logprobs
-        old_N = new_N.detach() if old_N is None else old_N
-        weight_N = self.objective.correction(old_N, micro.behaviour, micro.seq, micro.sequences)
-        result = self.objective.loss(new_N, old_N, micro.advantages, micro.seq, micro.sequences)
-        loss = (result.loss * weight_N.detach() * micro.weights).sum()
-        torch.autograd.backward(self.precision.scaler.scale(loss))
-        with torch.no_grad():
-            sums = {
-                "loss": loss,
-                "policy/entropy": scores.entropy.sum(),
-                "ratio/mean": log_ratio(new_N, old_N).exp().sum(),
-                "ratio/clipped": result.clipped.sum(),
-                "correction/weight": weight_N.sum(),
-                "correction/masked": (weight_N == 0).float().sum(),
-                "correction/weight_sq": (weight_N**2).sum(),
-                **mismatch_sums(old_N, micro.behaviour),
-            }
-            for key, value in sums.items():
-                before = totals.get(key, torch.zeros((), device=self.device))
-                biggest = key.startswith("mismatch/max")
-                totals[key] = torch.maximum(before, value) if biggest else before + value
-        return old_N
+            scores = token_scores(
+                self.model,
+                micro,
+                self.objective.temperature,
+                entropy_grad=self.objective.entropy_coef != 0,
+            )
+        now_N = scores.logprobs.detach()
+        trainer_N = now_N if trainer_N is None else trainer_N
+        policies = Policies(now_N, trainer_N, micro.behaviour, self.version - micro.versions)
+        scored = Scored(
+            new=scores.logprobs,
+            old=self.objective.proximal(policies),
+            trainer=trainer_N,
+            behaviour=micro.behaviour,
+            advantages=micro.advantages,
+            seq=micro.seq,
+            sequences=micro.sequences,
+            entropy=scores.entropy,
+            reference=reference_N,
+        )
+        terms = self.objective(scored, micro.weights, tokens)
+        torch.autograd.backward(self.precision.scaler.scale(terms.loss))
+        return scored, terms
 
     def _update(self) -> float:
+        """Take the optimizer step. Returns the gradient's norm; if it is not finite, weights,
+        optimizer and schedule stay as they are (and fp16 lowers its loss scale)."""
         scaler = self.precision.scaler
         scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        if self.precision.name == "fp16" or bool(torch.isfinite(norm)):
-            scaler.step(self.optimizer)  # fp16: skips the step itself on overflow
+        if bool(torch.isfinite(norm)):
+            scaler.step(self.optimizer)
+            self.schedule.step()
         scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
         return float(norm)
 
     def _stats(
-        self, batch: Batch, totals: dict[str, Tensor], norm: float, lr: float, wall_s: float
+        self, batch: Batch, totals: Totals, norm: float, lr: float, wall_s: float
     ) -> StepStats:
-        count = max(sum(len(m.targets) for m in batch.micro_batches), 1)
-        metrics = {k: float(v) for k, v in totals.items()}
-        loss = metrics.pop("loss", 0.0)
-        for key in metrics:
-            if not key.startswith("mismatch/max"):
-                metrics[key] /= count
-        squares = metrics.pop("correction/weight_sq", 0.0)
-        if squares:
-            metrics["correction/ess"] = metrics["correction/weight"] ** 2 / squares
+        metrics = totals.metrics()
+        metrics.pop("loss", None)
         if self.precision.name == "fp16":
             metrics["precision/loss_scale"] = float(self.precision.scaler.get_scale())
         metrics["tokens/without_logprob"] = float(batch.dropped_tokens)
         return StepStats(
-            loss=loss, grad_norm=norm, lr=lr, tokens=batch.tokens, wall_s=wall_s, metrics=metrics
+            loss=totals.total("loss"),
+            grad_norm=norm,
+            lr=lr,
+            tokens=batch.tokens,
+            wall_s=wall_s,
+            metrics=metrics,
         )
+
+
+@torch.no_grad()
+def measure(totals: Totals, scored: Scored, terms: Terms, lag_N: Tensor) -> None:
+    """Add what one micro-batch says about the step, before its first update."""
+    values = {
+        "loss": terms.loss,
+        "policy/entropy": scored.entropy,
+        "ratio/mean": ratio(scored.new, scored.old),
+        "ratio/clipped": terms.clipped,
+        "correction/weight": terms.weight,
+        "correction/weight_sq": terms.weight**2,
+        "correction/masked": (terms.weight == 0).float(),
+        **mismatch(scored),
+        **by_lag(scored, lag_N),
+    }
+    if terms.kl is not None:
+        values["kl/mean"] = terms.kl
+    totals.add(values)
+    gap_N = (scored.trainer - scored.behaviour).abs()
+    totals.largest("mismatch/max_abs_logprob", gap_N)
 
 
 def _to(micro: MicroBatch, device: torch.device) -> MicroBatch:

@@ -50,18 +50,21 @@ def load_policy(folder: str | Path, config: TrainConfig) -> Any:
 
 def add_lora(model: Any, config: LoraConfig) -> Any:
     """Wrap with PEFT; only the adapter's weights are trainable."""
-    from peft import LoraConfig as PeftLora
     from peft import get_peft_model
 
-    return get_peft_model(
-        model,
-        PeftLora(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=list(config.targets),
-            task_type="CAUSAL_LM",
-        ),
+    return get_peft_model(model, peft_config(config))
+
+
+def peft_config(config: LoraConfig, task: str = "CAUSAL_LM") -> Any:
+    """The section as PEFT's own config. task: `SEQ_CLS` also trains the head, in full."""
+    from peft import LoraConfig as PeftLora
+
+    return PeftLora(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        task_type=task,
     )
 
 

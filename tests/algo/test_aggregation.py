@@ -12,6 +12,7 @@ from rltrain.algo.aggregation import AGGREGATIONS
     [
         ("token_mean", [1 / 10, 1 / 10]),
         ("sequence_mean", [1 / (4 * 2), 1 / (4 * 3)]),
+        ("sequence_sum", [1 / 4, 1 / 4]),
         ("constant", [1 / (4 * 8), 1 / (4 * 8)]),
     ],
 )
@@ -20,7 +21,7 @@ def test_weights_of_sequences_of_two_and_three_tokens(name: str, expected: list[
 
 
 def test_every_aggregation_is_tested_here() -> None:
-    assert set(AGGREGATIONS) == {"token_mean", "sequence_mean", "constant"}
+    assert set(AGGREGATIONS) == {"token_mean", "sequence_mean", "sequence_sum", "constant"}
 
 
 @pytest.mark.parametrize("name", ["token_mean", "sequence_mean"])

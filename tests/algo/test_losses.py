@@ -6,12 +6,18 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from rltrain.algo.losses import LOSSES
 from rltrain.algo.losses.base import LossOutput
+from rltrain.algo.scored import Scored
+from tests.algo.scored_tokens import scored_tokens, tensor
 
 OLD = math.log(0.25)
+KEPT = {"share": 0.0}
+"""Arguments with which Clip-Cov leaves no token out."""
 
 
 def run(
@@ -22,18 +28,21 @@ def run(
     **args: float,
 ) -> tuple[LossOutput, list[float]]:
     """Loss per token and d(sum of losses) / d(log pi) at the given ratios pi / pi_old."""
-    old = torch.full((len(ratios),), OLD, dtype=torch.float64)
-    new = (old + torch.tensor(ratios, dtype=torch.float64).log()).requires_grad_()
-    of = torch.tensor(seq or [0] * len(ratios))
-    weights = torch.tensor(advantages, dtype=torch.float64)
-    out = LOSSES[name](new, old, weights, of, int(of.max()) + 1, **args)
+    return backward(name, scored_tokens(ratios, advantages, seq), **args)
+
+
+def backward(name: str, scored: Scored, **args: float) -> tuple[LossOutput, list[float]]:
+    out = LOSSES[name](scored, **args)
     out.loss.sum().backward()
-    assert isinstance(new.grad, Tensor)
-    return out, new.grad.tolist()
+    assert isinstance(scored.new.grad, Tensor)
+    return out, scored.new.grad.tolist()
 
 
 def test_every_loss_is_tested_here() -> None:
-    assert set(LOSSES) == {"ppo_clip", "gspo", "cispo", "reinforce"}
+    assert set(LOSSES) == {
+        "ppo_clip", "gspo", "cispo", "reinforce", "sapo", "dppo_tv", "dppo_kl", "gmpo", "vespo",
+        "clip_cov", "kl_cov", "aspo",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -131,17 +140,42 @@ def test_reinforce_has_the_advantage_as_its_gradient() -> None:
 
 @pytest.mark.parametrize("name", list(LOSSES))
 def test_on_policy_every_loss_has_the_policy_gradient(name: str) -> None:
-    out, grad = run(name, [1.0, 1.0, 1.0], [0.5, -2.0, 0.25], [0, 1, 2])
+    args = KEPT if name == "clip_cov" else {}
+    out, grad = run(name, [1.0, 1.0, 1.0], [0.5, -2.0, 0.25], [0, 1, 2], **args)
     assert grad == pytest.approx([-0.5, 2.0, -0.25])
     assert out.clipped.tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("name", ["ppo_clip", "gspo", "cispo"])
+@pytest.mark.parametrize("name", list(LOSSES))
+@settings(max_examples=25)
+@given(ratios=st.lists(st.floats(0.01, 20), min_size=1, max_size=6))
+def test_without_advantage_no_loss_has_a_gradient(name: str, ratios: list[float]) -> None:
+    args = {"coef": 0.0} if name == "kl_cov" else {}  # its penalty is there without advantage too
+    _, grad = run(name, ratios, [0.0] * len(ratios), **args)
+    assert grad == [0.0] * len(ratios)
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+@settings(max_examples=10)
+@given(data=st.data())
+def test_gradient_flows_through_the_updated_policy_alone(name: str, data: st.DataObject) -> None:
+    """The loss's value may depend on any tensor, but it is differentiated in `new` only."""
+    ratios = data.draw(st.lists(st.floats(0.5, 2), min_size=2, max_size=4))
+    scored = scored_tokens(ratios, [1.0, -1.0] * (len(ratios) // 2) + [0.5] * (len(ratios) % 2))
+    others = ("old", "trainer", "behaviour", "advantages", "entropy")
+    out = LOSSES[name](scored)
+    assert all(not getattr(scored, other).requires_grad for other in others)
+    (grad,) = torch.autograd.grad(out.loss.sum(), [scored.new])
+    assert torch.isfinite(grad).all()
+    assert not out.clipped.requires_grad
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
 def test_a_token_a_thousand_nats_off_gives_a_finite_loss(name: str) -> None:
-    new = torch.tensor([-1000.0, -0.1], requires_grad=True)
-    old = torch.tensor([-0.1, -1000.0])
-    seq = torch.tensor([0, 1])
-    out = LOSSES[name](new, old, torch.tensor([-1.0, -1.0]), seq, 2)
+    scored = scored_tokens([1.0, 1.0], [-1.0, -1.0], [0, 1])
+    new = torch.tensor([-1000.0, -0.1], dtype=torch.float64, requires_grad=True)
+    old = tensor([-0.1, -1000.0])
+    out = LOSSES[name](scored._replace(new=new, old=old, trainer=old, behaviour=old))
     out.loss.sum().backward()
     assert new.grad is not None
     assert torch.isfinite(out.loss).all()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rltrain.algo.aggregation import AGGREGATIONS
 from rltrain.algo.losses import LOSSES
+from rltrain.algo.scored import Scored
 from rltrain.batch.packing import Batch, make_batch
 from rltrain.train.logprobs import token_scores
 from rltrain.types import Sample
@@ -36,8 +37,19 @@ def outcome(batch: Batch, attention: str = "eager") -> Outcome:
     logprobs: dict[float, float] = {}
     total = 0.0
     for micro in batch.micro_batches:
-        new = token_scores(model, micro, 0.9).logprobs
-        out = loss(new, micro.behaviour, micro.advantages, micro.seq, micro.sequences)
+        new, entropy = token_scores(model, micro, 0.9)
+        out = loss(
+            Scored(
+                new=new,
+                old=micro.behaviour,
+                trainer=micro.behaviour,
+                behaviour=micro.behaviour,
+                advantages=micro.advantages,
+                seq=micro.seq,
+                sequences=micro.sequences,
+                entropy=entropy,
+            )
+        )
         value = (out.loss * micro.weights).sum()
         value.backward()
         total += float(value.detach())

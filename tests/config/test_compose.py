@@ -38,7 +38,7 @@ def message(*overrides: str) -> str:
         ("overwrite=maybe", ["config overwrite", "boolean", "'maybe'"]),
         ("algo.loss_args={clip_low: high}", ["algo.loss_args.clip_low", "number", "'high'"]),
         # values that are not allowed
-        ("rollout.group_size=1", ["rollout.group_size", "greater than or equal to 2", "1"]),
+        ("rollout.group_size=0", ["rollout.group_size", "greater than or equal to 1", "0"]),
         ("train.precision=fp8", ["train.precision", "'fp32', 'bf16' or 'fp16'", "'fp8'"]),
         ("name=a b", ["config name", "pattern", "'a b'"]),
         ("name=../up", ["config name", "pattern"]),
@@ -70,7 +70,7 @@ def test_without_an_experiment_the_missing_name_is_asked_for() -> None:
 
 
 def test_several_mistakes_are_counted() -> None:
-    assert message("rollout.group_size=1", "rollout.max_lag=-1").endswith("(1 more)")
+    assert message("rollout.group_size=0", "rollout.max_lag=-1").endswith("(1 more)")
 
 
 def test_overrides_arrive_typed() -> None:

@@ -48,7 +48,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
     [
         (("rollout.group_sise=3",), "did you mean 'rollout.group_size'?"),
         (("rollout.group_size=many",), "config rollout.group_size"),
-        (("rollout.group_size=1",), "greater than or equal to 2"),
+        (("rollout.group_size=1",), "rollout.group_size (1) must be at least 2"),
         (("algo.loss=ppo_clop",), "is not one of ppo_clip"),
         (("model=local", "model.name=/nowhere"), "'/nowhere' is neither a folder here"),
         (("environment.entry=nowhere:build",), "cannot be loaded"),

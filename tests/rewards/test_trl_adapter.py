@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from trl.rewards import think_format_reward
 
 from rltrain.config.rewards import StageConfig
 from rltrain.errors import EnvironmentFault, UserError
@@ -72,6 +73,26 @@ def test_none_passes_the_gate_and_carries_the_score_before_it() -> None:
     gates = GatedReward([StageConfig(check="a"), StageConfig(check="trl")], env)
     result = asyncio.run(gates.judge_episode(make_episode()))
     assert result.reward == 0.7 and result.judged.verdicts[1].reason.startswith("not_applicable")
+
+
+def test_an_async_function_may_say_none_and_a_callable_object_may_be_async() -> None:
+    class Picky:
+        """No `__name__`, and a coroutine behind `__call__`."""
+
+        async def __call__(self, prompts: Any, completions: Any, **_: Any) -> list[float | None]:
+            await asyncio.sleep(0)
+            return [None if "?" in completions[0][0]["content"] else 0.25]
+
+    assert call(TRLCheck(Picky())).score == 0.25
+    silent = call(TRLCheck(Picky()), "4?")
+    assert silent.passed and silent.reason == "not_applicable: Picky returned None"
+
+
+def test_a_reward_function_of_trl_itself_is_a_gate_as_it_is() -> None:
+    check = TRLCheck(think_format_reward)
+    good = call(check, "<think>two and two</think>4")
+    assert (good.score, good.passed, good.gate) == (1.0, True, "think_format_reward")
+    assert not call(check, "4").passed
 
 
 def test_an_exception_of_the_function_is_an_environment_fault_of_that_gate() -> None:

@@ -87,10 +87,11 @@ def collect(
     environment: FakeEnvironment,
     judge: Callable[[Episode], float] = lambda episode: 1.0,
     max_turns: int = 1,
+    greedy: FakeSampler | None = None,
 ) -> Group:
     config = RolloutConfig(max_turns=max_turns)
     parts: tuple[Any, ...] = (environment, sampler, FakeRenderer(), FakeRewarder(judge))
-    return asyncio.run(Collector(*parts, config).group(4, make_task(), 3, 77))
+    return asyncio.run(Collector(*parts, config, greedy).group(4, make_task(), 3, 77))
 
 
 def test_a_group_has_one_member_per_sibling_in_order() -> None:
@@ -189,3 +190,38 @@ def test_a_completion_cut_by_the_budget_ends_the_episode_as_truncated() -> None:
     assert [m.judged.episode.ended for m in group.members] == ["truncated"] * 3
     assert [m.judged.episode.answer for m in group.members] == ["text 10", "text 11", "text 12"]
     assert len(environment.closed) == 3
+
+
+def test_a_greedy_answer_is_played_by_its_own_sampler_and_judged_as_the_siblings_are() -> None:
+    sampler, greedy = FakeSampler(), FakeSampler()
+    environment = FakeEnvironment(turns=2)
+    group = collect(sampler, environment, lambda e: 0.25 * e.sample, 2, greedy)
+    assert [m.reward for m in group.members] == [0.0, 0.25, 0.5]
+    assert group.greedy is not None
+    assert group.greedy.reward == 0.75  # number 3, after the siblings 0, 1 and 2
+    assert [n for _, n, _ in greedy.calls] == [1, 1]  # one answer of two turns
+    assert [n for _, n, _ in sampler.calls] == [3, 1, 1, 1]
+    assert group.faults == ()
+    assert len(environment.closed) == 4
+    assert collect(FakeSampler(), FakeEnvironment()).greedy is None
+
+
+@pytest.mark.parametrize("fail_at", [0, 1])
+def test_a_greedy_answer_that_the_engine_lost_is_a_fault_and_has_no_reward(fail_at: int) -> None:
+    greedy = FakeSampler(fail_at=fail_at)
+    group = collect(FakeSampler(), FakeEnvironment(turns=2), max_turns=2, greedy=greedy)
+    assert group.greedy is None
+    assert [(f.sample, f.kind) for f in group.faults] == [(3, "engine")]
+    assert len(group.members) == 3
+
+
+def test_a_judge_that_fails_on_the_greedy_answer_costs_only_that() -> None:
+    def judge(episode: Episode) -> float:
+        if episode.sample == 3:
+            raise JudgeFault("no verdict")
+        return 1.0
+
+    group = collect(FakeSampler(), FakeEnvironment(), judge, greedy=FakeSampler())
+    assert group.greedy is None
+    assert [(f.sample, f.kind) for f in group.faults] == [(3, "judge")]
+    assert [m.reward for m in group.members] == [1.0] * 3

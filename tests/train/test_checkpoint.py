@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rltrain.config.algo import AlgoConfig, LoraConfig, TrainConfig
 from rltrain.train import checkpoint
 from rltrain.train.checkpoint import MARKER, latest_checkpoint, save_checkpoint, verify_checkpoint
-from rltrain.train.learner import Objective, PolicyLearner
+from rltrain.train.learner import PolicyLearner
 from rltrain.train.model import add_lora
+from rltrain.train.objective import Objective
 from rltrain.warmup.tokenizer import train_tokenizer
 from tests.makers import tiny_policy
 

@@ -17,8 +17,9 @@ from rltrain.batch.packing import Batch, make_batch
 from rltrain.batch.samples import batch_samples
 from rltrain.config.algo import AlgoConfig, LoraConfig, TrainConfig
 from rltrain.train import logprobs as logprobs_module
-from rltrain.train.learner import Objective, PolicyLearner, learning_rate
+from rltrain.train.learner import PolicyLearner, learning_rate
 from rltrain.train.model import add_lora
+from rltrain.train.objective import Objective
 from rltrain.types import Sample
 from tests.makers import make_group, random_families, tiny_policy
 

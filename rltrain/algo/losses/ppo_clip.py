@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from rltrain.algo.losses.base import LossOutput
-from rltrain.algo.ratio import log_ratio
+from rltrain.algo.losses.base import LossOutput, clipped_surrogate
+from rltrain.algo.ratio import ratio
+from rltrain.algo.scored import Scored
 
 
-def loss(  # noqa: PLR0913 - five tensors as every loss, four ranges by keyword
-    new_N: Tensor,
-    old_N: Tensor,
-    advantages_N: Tensor,
-    seq_N: Tensor,
-    sequences: int,
+def loss(
+    scored: Scored,
     *,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     dual_clip: float = 0.0,
     delta: float = 0.0,
 ) -> LossOutput:
-    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = pi / pi_old.
+    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), r = pi / pi_old
 
-    Schulman et al. 2017 (arXiv 1707.06347, eq. 7); clip_high > clip_low is DAPO's clip-higher
-    (arXiv 2503.14476, eq. 10). `dual_clip` c > 1 bounds the loss of negative advantages by -cA
-    (arXiv 1912.09729); `delta` > 1 bounds r from above before the min (INTELLECT-2, arXiv
-    2505.07291); 0 switches either off.
+    PPO's eq. 7; `clip_high > clip_low` is DAPO's clip-higher (its eq. 10). `dual_clip` c > 1 bounds
+    the loss of negative advantages by -cA (arXiv 1912.09729); `delta` > 1 bounds r from above
+    before the min (INTELLECT-2, arXiv 2505.07291); 0 switches either off. GRPO averages this per
+    sequence, DAPO over tokens, Dr. GRPO divides by a constant.
+
+    Paper: PPO, arXiv 1707.06347; DAPO, arXiv 2503.14476
     """
-    ratio_N = log_ratio(new_N, old_N).exp()
-    clipped_ratio_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
-    bounded_N = ratio_N.clamp(max=delta) if delta else ratio_N
-    plain_N, clipped_N = -bounded_N * advantages_N, -clipped_ratio_N * advantages_N
-    loss_N = torch.maximum(plain_N, clipped_N)
-    flat_N = clipped_N > plain_N
-    if delta:
-        flat_N = flat_N | (ratio_N > delta)
+    ratio_N = ratio(scored.new, scored.old)
+    if not delta:
+        loss_N, flat_N = clipped_surrogate(ratio_N, scored.advantages, clip_low, clip_high)
+    else:
+        plain_N = -ratio_N.clamp(max=delta) * scored.advantages
+        clipped_N = -ratio_N.clamp(1 - clip_low, 1 + clip_high) * scored.advantages
+        loss_N = torch.maximum(plain_N, clipped_N)
+        flat_N = ((clipped_N > plain_N) | (ratio_N > delta)).to(loss_N.dtype)
     if dual_clip:
-        bound_N = -dual_clip * advantages_N
-        over_N = (advantages_N < 0) & (loss_N > bound_N)
-        loss_N = torch.where(over_N, bound_N, loss_N)
-        flat_N = flat_N | over_N
-    return LossOutput(loss_N, flat_N.to(loss_N.dtype))
+        bound_N = -dual_clip * scored.advantages
+        over_N = (scored.advantages < 0) & (loss_N > bound_N)
+        loss_N, flat_N = torch.where(over_N, bound_N, loss_N), flat_N.masked_fill(over_N, 1.0)
+    return LossOutput(loss_N, flat_N)

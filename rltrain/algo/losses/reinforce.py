@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from rltrain.algo.losses.base import LossOutput
+from rltrain.algo.scored import Scored
 
 
-def loss(
-    new_N: Tensor, old_N: Tensor, advantages_N: Tensor, seq_N: Tensor, sequences: int
-) -> LossOutput:
-    """-A log pi (Williams 1992). One pass per batch only: nothing holds the policy back."""
-    return LossOutput(-advantages_N * new_N, torch.zeros_like(new_N))
+def loss(scored: Scored) -> LossOutput:
+    """-A log pi
+
+    One pass per batch only: nothing holds the policy back. GPG (arXiv 2504.02546) is this loss
+    with advantages of its own scale; REINFORCE++ (arXiv 2501.03262) is `ppo_clip` with whitened
+    ones. With `correction=sequence_tis` it is PG-Seq-IS (arXiv 2510.26788).
+
+    Paper: REINFORCE, doi 10.1007/BF00992696
+    """
+    return LossOutput(-scored.advantages * scored.new, torch.zeros_like(scored.new))
