@@ -94,8 +94,8 @@ def _classifier(config: RunConfig, folder: str, renderer: Renderer) -> Any:
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=1, dtype=torch.float32, attn_implementation=attention_kind(device)
     )
-    tokenizer = renderer.tokenizer
-    model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    pad, end = renderer.tokenizer.pad_token_id, renderer.tokenizer.eos_token_id
+    model.config.pad_token_id = end if pad is None else pad  # it reads the last token before them
     return model.to(device)
 
 

@@ -218,8 +218,7 @@ def longest_row(columns: Columns) -> int:
     """Tokens of the longest sequence that a row becomes."""
     if "input_ids" in columns:
         return max(map(len, columns["input_ids"]))
-    prompts: Sequence[Sequence[int]] = columns.get("prompt_ids") or [[]] * len(
-        columns["chosen_ids"]
-    )
-    sides = zip(prompts, columns["chosen_ids"], columns["rejected_ids"], strict=True)
+    chosen, rejected = columns["chosen_ids"], columns["rejected_ids"]
+    prompts: Sequence[Sequence[int]] = columns.get("prompt_ids") or [[]] * len(chosen)
+    sides = zip(prompts, chosen, rejected, strict=True)
     return max(len(prompt) + max(len(a), len(b)) for prompt, a, b in sides)

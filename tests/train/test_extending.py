@@ -1,4 +1,4 @@
-"""The loss of docs/extending.md, taken from the page and trained with."""
+"""The loss that the README shows, taken from the page and trained with."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from rltrain.train.objective import Objective
 from tests.algo.scored_tokens import scored_tokens
 from tests.makers import random_families, tiny_policy
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
-SECTION = PAGE[PAGE.index("## A loss, an advantage, a correction") :]
+PAGE = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+SECTION = PAGE[PAGE.index("## Your own") :]
 
 
 def block(language: str) -> str:
@@ -35,7 +35,7 @@ def block(language: str) -> str:
 def _example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The page's file, importable under the name that the page gives it."""
     module = ModuleType("my_package.quadratic")
-    exec(compile(block("python"), "docs/extending.md", "exec"), module.__dict__)
+    exec(compile(block("python"), "README.md", "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, "my_package", ModuleType("my_package"))
     monkeypatch.setitem(sys.modules, "my_package.quadratic", module)
     return module
