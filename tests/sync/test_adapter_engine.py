@@ -10,7 +10,6 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from test_full_engine import PROBE, PROMPT, Meddler
 
 from rltrain.config.rollout import SyncConfig
 from rltrain.errors import SyncError
@@ -20,6 +19,7 @@ from rltrain.sync.adapter import AdapterSync
 from rltrain.sync.full import FileSync
 from rltrain.sync.probe import learner_logprobs, mean_abs
 from rltrain.sync.worker_ext import TENSORS
+from tests.sync.test_full_engine import PROBE, PROMPT, Meddler
 from tests.sync.tiny_engine import client, hf_logprobs, tiny_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(120)]
