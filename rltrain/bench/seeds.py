@@ -1,7 +1,7 @@
 """The flagship experiment over several seeds: is the gain there every time, and how large is it?
 
 The embedded policy and judge are built once and shared; a seed decides the order of tasks and what
-is sampled. The control spends the steps on supervision: a warm-up twice as long on the same
+is sampled. The control spends more steps on supervision: a warm-up twice as long on the same
 demonstrations, and no reinforcement learning.
 
 Two intervals answer two questions: the t interval over seeds, how much another seed would differ;
