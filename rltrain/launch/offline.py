@@ -86,10 +86,8 @@ def _evaluate(
         view.phase(f"evaluating {when} training", count, len(tasks))
 
     plain = config.model_copy(update={"train": config.train.model_copy(update={"lora": None})})
-    logs = run.logs / when  # two engines, one after the other
-    logs.mkdir(exist_ok=True)
     begun = time.monotonic()
-    with serving(plain, folder, None, logs, view.phase) as servers:
+    with serving(plain, folder, None, run.logs, view.phase) as servers:
         setup_s = time.monotonic() - begun
         place = build.Place(
             model=folder,
@@ -101,6 +99,7 @@ def _evaluate(
         engine = {"name": "vllm", "version": engine_version(), "dtype": place.dtype}
         write_fact(run.path, "engine", {**engine, "start_s": servers.start_s})
         facts = run_evaluation(plain, place, tasks, eval_path(run.path, when), done, version)
+    (run.logs / "engine.log").rename(run.logs / f"engine-{when}.log")  # another engine follows
     write_fact(run.path, f"eval_{when}", {**facts, "split": config.eval.split})
     return setup_s, float(facts["wall_s"])
 

@@ -34,7 +34,8 @@ ASKED = [f"customers number {number} please" for number in range(40)]
 def make_policy(folder: Path) -> Path:
     """A random Qwen3 of one layer with its own tokenizer, as a hub would hand it out."""
     tokenizer = train_tokenizer([*ASKED, RIGHT, WRONG, "tag = 'new'"], 320, 128)
-    new_model(tokenizer, Shape(hidden_size=16, layers=1, max_length=128), 0).save_pretrained(folder)
+    shape = Shape(hidden_size=64, heads=2, layers=1, max_length=128)  # heads of 32: vLLM's least
+    new_model(tokenizer, shape, 0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
