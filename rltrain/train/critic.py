@@ -97,7 +97,9 @@ class Critic:
                 torch.autograd.backward(self.precision.scaler.scale(loss))
                 total += loss.detach()
                 cut += result.clipped.sum() / tokens
-            norm = self._update()
+            norm = self.precision.update(
+                self.optimizer, self.parameters, self.config.max_grad_norm
+            )
             losses.append(float(total))
             clipped = float(cut)
         self.steps += 1
@@ -106,16 +108,6 @@ class Critic:
             "value/clipped": clipped,
             "value/grad_norm": norm,
         }
-
-    def _update(self) -> float:
-        scaler = self.precision.scaler
-        scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        if self.precision.name == "fp16" or bool(torch.isfinite(norm)):
-            scaler.step(self.optimizer)  # fp16: skips the step itself on overflow
-        scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the trained weights, the optimizer, the count of steps."""

@@ -148,15 +148,10 @@ class PolicyLearner:
     def _update(self) -> float:
         """Take the optimizer step. Returns the gradient's norm; if it is not finite, weights,
         optimizer and schedule stay as they are (and fp16 lowers its loss scale)."""
-        scaler = self.precision.scaler
-        scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        if bool(torch.isfinite(norm)):
-            scaler.step(self.optimizer)
+        norm = self.precision.update(self.optimizer, self.parameters, self.config.max_grad_norm)
+        if math.isfinite(norm):
             self.schedule.step()
-        scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def _stats(
         self, batch: Batch, totals: Totals, norm: float, lr: float, wall_s: float

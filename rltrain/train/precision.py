@@ -7,6 +7,7 @@ arXiv 2510.26788).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -30,3 +31,17 @@ class Precision:
         if self.name == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def update(
+        self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor], max_norm: float
+    ) -> float:
+        """Unscale, clip and take the optimizer step, then clear the gradients. Returns the norm
+        before clipping; if it is not finite, weights and optimizer stay as they are (and fp16
+        lowers its loss scale)."""
+        self.scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        if bool(torch.isfinite(norm)):
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return float(norm)
