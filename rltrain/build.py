@@ -1,34 +1,37 @@
 """The composition root: the only place that turns names of a config into objects.
 
-Every process of a run calls one function here: the learner `learner_parts`, a rollout worker
-`worker`, the front end `environment`, `client` and `rewarder`.
+A rollout worker calls `worker`, the front end `environment`, `client` and `rewarder`; the learner's
+parts are put together in `learning`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
 import itertools
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rltrain.config import RunConfig
 from rltrain.config.rollout import EnvironmentConfig
 from rltrain.detectors import RunMonitor, build_screen
 from rltrain.errors import UserError
-from rltrain.protocols import Environment
+from rltrain.outage import Report, unreported
+from rltrain.protocols import Check, Environment
 from rltrain.rewards import GatedReward, LLMJudge, RewardModelCheck
+from rltrain.rewards.lint import problems
+from rltrain.rewards.probe import Probed, Unasked, probe, probe_quickly
 from rltrain.rollout.collect import Collector
 from rltrain.rollout.engine_client import ClientConfig, EngineClient
 from rltrain.rollout.render import Renderer
-from rltrain.rundir import RunDir
-from rltrain.track import write_fact
+from rltrain.track import append_event
 
 if TYPE_CHECKING:
-    from rltrain.loop import Parts
-    from rltrain.rollout.dispatch import Dispatcher
     from rltrain.rollout.worker import Worker
 
 TOKEN_ENV = "RLTRAIN_ENGINE_TOKEN"
@@ -50,6 +53,18 @@ class Place:
     """ZeroMQ address of the learner."""
     dtype: str
     """What the engines compute in: `float32`, `bfloat16` or `float16`."""
+    run: str | None = None
+    """Run directory whose events tell of outages; None outside of a run."""
+    process: str = "front end"
+    """This process, as events name it."""
+
+    def report(self, kind: str, text: str) -> None:
+        """Add an event to the run's, if there is a run. Never raises: an event that the disk does
+        not take must not cost a rollout."""
+        if not self.run:
+            return
+        with contextlib.suppress(OSError):
+            append_event(Path(self.run), process=self.process, kind=kind, text=text)
 
     def to_env(self) -> dict[str, str]:
         return {PLACE_ENV: json.dumps(asdict(self))}
@@ -75,7 +90,8 @@ def environment(config: EnvironmentConfig) -> Environment:
 
 
 def client(config: RunConfig, place: Place, renderer: Renderer) -> EngineClient:
-    """A sampler over the run's engines; the API token comes from the process's environment."""
+    """A sampler over the run's engines, for which initial weights do not count; the API token
+    comes from the process's environment."""
     return EngineClient(
         ClientConfig(
             urls=place.engines,
@@ -85,24 +101,51 @@ def client(config: RunConfig, place: Place, renderer: Renderer) -> EngineClient:
             stop_ids=renderer.stop_ids,
             timeout_s=config.rollout.timeout_s,
             retries=config.rollout.retries,
+            patience_s=config.rollout.patience_s,
+            initial=False,
         ),
         renderer.text,
+        place.report,
     )
 
 
-def judge(config: RunConfig, env: Environment, endpoint: str | None) -> LLMJudge:
+def judge(
+    config: RunConfig, env: Environment, endpoint: str | None, report: Report = unreported
+) -> LLMJudge:
     """The judge of a run: the configured endpoint, or our own server at `endpoint`."""
-    own = config.rewards.judge.endpoint is None
-    return LLMJudge(config.rewards.judge, env.judge_prompt, endpoint=endpoint, guided=own)
+    part = config.rewards.judge
+    own = part.endpoint is None
+    return LLMJudge(part, env.judge_prompt, endpoint=endpoint, guided=own, report=report)
 
 
-def rewarder(config: RunConfig, env: Environment, judged_by: LLMJudge | None) -> GatedReward:
+def rewarder(config: RunConfig, env: Environment, judged_by: Check | None) -> GatedReward:
     """Gates and detectors. Without a judge, the `judge` stage is left out (evaluation)."""
     stages = [s for s in config.rewards.stages if judged_by or s.check != "judge"]
     part = config.rewards.reward_model
     scored = any(stage.check == "reward_model" for stage in stages)
     model = RewardModelCheck(part.folder, part.pass_at) if scored else None
-    return GatedReward(stages, env, build_screen(config.detectors, env), judged_by, model)
+    screen = build_screen(config.detectors, env)
+    return GatedReward(stages, env, screen, judged_by, model, config.rewards.bonus)
+
+
+def check_rewards(config: RunConfig, env: Environment) -> None:
+    """What `rltrain lint-rewards` refuses, as far as a second takes. Raises `UserError`."""
+    found = lint_rewards(config, env, quick=True).problems
+    if found:
+        more = f" ({len(found) - 1} more: `rltrain lint-rewards`)" if len(found) > 1 else ""
+        raise UserError(found[0] + more)
+
+
+def lint_rewards(config: RunConfig, env: Environment, *, quick: bool = False) -> Probed:
+    """Everything that is wrong with the rewards; answers are tried only if the config is right."""
+    part = config.rewards
+    gated = rewarder(config, env, Unasked())
+    found = problems(part, config.rollout.timeout_s)
+    if found:
+        return Probed(tasks=0, problems=tuple(found), complete=False)
+    stream = env.tasks("train", config.seed)
+    tasks = list(itertools.islice(stream, min(16, part.lint.tasks) if quick else part.lint.tasks))
+    return asyncio.run((probe_quickly if quick else probe)(gated, tasks, part.lint))
 
 
 def worker(
@@ -114,7 +157,7 @@ def worker(
 
     env = environment(config.environment)
     renderer = Renderer.load(place.model)
-    judged_by = judge(config, env, place.judge) if config.uses_judge else None
+    judged_by = judge(config, env, place.judge, place.report) if config.uses_judge else None
     engines = client(config, place, renderer)
     greedy = engines.variant(temperature=0.0) if config.algo.advantage in GREEDY else None
     rewards = rewarder(config, env, judged_by)
@@ -126,90 +169,6 @@ def worker(
             await judged_by.aclose()
 
     return Worker(place.queue, name, collector, judged_by.metrics if judged_by else dict), close
-
-
-def dispatcher(config: RunConfig, run: RunDir, place: Place, env: Environment) -> Dispatcher:
-    """The learner's side of the rollouts, over the run's ledger."""
-    from rltrain.algo.advantages import GREEDY
-    from rltrain.batch.resolve import fewest_of, replacements_of
-    from rltrain.rollout.dispatch import Dispatcher, DispatchPlan
-    from rltrain.rollout.ledger import Ledger
-
-    plan = DispatchPlan(
-        groups_per_step=config.rollout.groups_per_step,
-        group_size=config.rollout.group_size,
-        max_steps=config.max_steps,
-        max_lag=config.rollout.max_lag,
-        seed=config.seed,
-        max_fault_rate=config.rollout.max_fault_rate,
-        filter_truncated=config.algo.overlong.filter,
-        fewest=fewest_of(config),
-        max_replaced=replacements_of(config),
-        greedy=config.algo.advantage in GREEDY,
-    )
-    return Dispatcher(place.queue, env.tasks("train", config.seed), Ledger(run.ledger), plan)
-
-
-def probe_ids(env: Environment, renderer: Renderer) -> list[int]:
-    """A fixed sequence on which learner and engines are compared: a real prompt and its gold
-    answer if there is one."""
-    task = next(itertools.islice(env.tasks("train", 0), 1))
-    gold = str(task.data.get("gold", task.prompt[-1].content))
-    return [*renderer.prompt(task.prompt), *renderer.tokenizer.encode(gold)]
-
-
-def learner_parts(config: RunConfig, run: RunDir, place: Place) -> tuple[Parts, Dispatcher]:
-    """Everything the loop needs. The dispatcher is returned too, for its owner to close."""
-    import torch
-
-    from rltrain.batch.resolve import batcher
-    from rltrain.loop import Parts
-    from rltrain.record import Recorder
-    from rltrain.sync.adapter import AdapterSync
-    from rltrain.sync.full import FileSync
-    from rltrain.train.checkpoint import save_checkpoint
-    from rltrain.train.model import load_policy
-    from rltrain.train.resolve import learner_of
-
-    torch.manual_seed(config.seed)
-    torch.set_num_threads(config.train.threads)
-    env = environment(config.environment)
-    renderer = Renderer.load(place.model)
-    model = load_policy(place.model, config.train)
-    learner = learner_of(config, model)
-    engines = client(config, place, renderer)
-    sync_args = {
-        "dtype": getattr(torch, place.dtype),
-        "probe_ids": probe_ids(env, renderer),
-        "run_dir": run.path,
-    }
-    sync = (
-        AdapterSync(engines, config.sync, name=ADAPTER, **sync_args)
-        if config.train.lora
-        else FileSync(engines, config.sync, **sync_args)
-    )
-    source = dispatcher(config, run, place, env)
-
-    def save(step: int) -> None:
-        save_checkpoint(run.checkpoints / f"step-{step:05d}", learner, renderer, step)
-
-    parts = Parts(
-        groups=source,
-        make_batch=batcher(config, learner.computes_all),
-        learner=learner,
-        sync=sync,
-        record=Recorder(config, run, source, RunMonitor(config.detectors)),
-        save=save,
-    )
-    return parts, source
-
-
-def finish_learner(run: RunDir, parts: Parts, source: Dispatcher) -> None:
-    """Close the books: whatever is still in flight is dropped as such, and the totals are kept."""
-    source.ledger.settle_open("run_ended")
-    write_fact(run.path, "ledger", source.ledger.totals())
-    source.ledger.close()
-    parts.record.close()
 
 
 def check_names(config: RunConfig) -> None:

@@ -8,14 +8,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from rltrain.batch.packing import Batch
 from rltrain.protocols import Learner, WeightSync
+from rltrain.sync.guard import guarded
 from rltrain.types import Group, StepStats
 
 
@@ -38,7 +39,7 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the loop is made of; `build.learner_parts` makes the real ones."""
+    """What the loop is made of; `learning.learning` makes the real ones."""
 
     groups: Groups
     make_batch: Callable[[Sequence[Group]], Batch]
@@ -47,15 +48,20 @@ class Parts:
     record: Record
     save: Callable[[int], None]
     """Writes a checkpoint of a step."""
+    done: int = 0
+    """Steps that were taken before this process began."""
 
 
 async def train(parts: Parts, *, max_steps: int, groups_per_step: int, save_every: int) -> None:
-    """Run all steps. Any exception ends the run; nothing is trained on twice or skipped."""
-    await parts.sync.push(parts.learner.model, version=0)  # a broken path fails here
-    parts.groups.advance(0)
-    for step in range(1, max_steps + 1):
+    """Run all steps that are left. Any exception ends the loop; nothing is trained on twice or
+    skipped."""
+    done = parts.done
+    await parts.sync.push(parts.learner.model, version=done)  # a broken path fails here
+    parts.groups.advance(done)
+    for step in range(done + 1, max_steps + 1):
         clock = _Clock()
-        groups = await asyncio.to_thread(parts.groups.take, groups_per_step)
+        take = partial(parts.groups.take, groups_per_step)
+        groups = await guarded(take, parts.sync, parts.learner.model, version=step - 1)
         clock.lap("wait_s")
         stats = parts.learner.step(parts.make_batch(groups))
         clock.lap("learn_s")

@@ -135,6 +135,10 @@ class WeightSync(Protocol):
         """Returns seconds by part. Raises `SyncError` if an engine serves anything else."""
         ...
 
+    async def serves(self, version: int) -> bool:
+        """Whether every engine that can be asked serves this version."""
+        ...
+
 
 class GroupSource(Protocol):
     """Where the loop gets its groups: the lag-bounded buffer over the ledger."""

@@ -8,7 +8,10 @@ from rltrain.batch.resolve import fewest_of, overlong_of
 from rltrain.batch.samples import overlong_metrics
 from rltrain.config import RunConfig
 from rltrain.detectors import RunMonitor
-from rltrain.rollout.dispatch import Dispatcher, settle_all
+from rltrain.rewards.savings import savings
+from rltrain.rollout.dispatch import Dispatcher
+from rltrain.rollout.replay import Replay
+from rltrain.rollout.settle import settle_all
 from rltrain.rundir import RunDir
 from rltrain.track import (
     FanOut,
@@ -27,7 +30,7 @@ class Recorder:
     """Implements `loop.Record`. Owned by the learner's rank 0."""
 
     def __init__(
-        self, config: RunConfig, run: RunDir, source: Dispatcher, monitor: RunMonitor
+        self, config: RunConfig, run: RunDir, source: Dispatcher | Replay, monitor: RunMonitor
     ) -> None:
         self.config = config
         self.run = run
@@ -53,6 +56,7 @@ class Recorder:
         judge_gate = "judge" if self.config.uses_judge else None
         metrics = group_metrics(groups, version=step - 1, judge_gate=judge_gate)
         metrics |= _learner_metrics(stats) | _times(seconds, groups, metrics)
+        metrics |= savings(self.config.rewards.stages, groups)
         metrics |= _ledger_metrics(self.source.ledger.totals())
         metrics |= self.source.sampling | overlong_metrics(groups, overlong_of(self.config))
         for alarm in self.monitor.observe(groups, metrics):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
 from rltrain.config import RunConfig
 from rltrain.errors import UserError
@@ -61,7 +60,7 @@ class RunDir:
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml")
         try:
             return RunConfig.model_validate(yaml.safe_load(self.config_file.read_text()))
-        except (yaml.YAMLError, ValidationError) as error:
+        except (yaml.YAMLError, ValueError) as error:  # not YAML, not UTF-8, or no config
             first = str(error).splitlines()[0]
             raise UserError(f"{self.config_file} is damaged: {first}") from error
 

@@ -51,6 +51,9 @@ def print_result(run: RunDir) -> None:
     if ranking:
         print_ranking(console, ranking, run)
         return
+    if summary["eval"]["after"]["n"] is None:  # a replay, which has nothing to evaluate with
+        console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+        return
     table = Table(title=f"{run.path.name}: held-out tasks, greedy", title_justify="left")
     for column in ("", "before", "after", "change"):
         table.add_column(column, justify="left" if not column else "right")

@@ -114,8 +114,11 @@ class TrainConfig(Section):
     lora: LoraConfig | None = None
     threads: PositiveInt = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_every: int = Field(default=0, ge=0)
-    """Steps between checkpoints; 0 saves only at the end."""
+    checkpoint_every: int = Field(default=50, ge=0)
+    """Steps between checkpoints, from which a run goes on after a crash; what came back since is
+    trained on again, not sampled again. 0 saves only at the end."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints that are kept; one more than needed, in case that one is damaged."""
 
 
 class EvalConfig(Section):

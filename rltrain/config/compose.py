@@ -24,10 +24,12 @@ from pydantic import BaseModel, ValidationError
 from rltrain.config.model import HubModelConfig, TinyModelConfig
 from rltrain.config.rewards import RewardsConfig
 from rltrain.config.run import RunConfig
+from rltrain.config.secrets import leaked
 from rltrain.errors import UserError
 
 REQUIRED = {"name": "???", "max_steps": "???", "model": {}, "environment": {"entry": "???"}}
 """What has no default; the groups fill it in."""
+REWARD_PARTS = ("judge", "reward_model", "lint")
 
 
 def config_dir() -> Path:
@@ -46,9 +48,9 @@ def register_schema() -> None:
             default = field.get_default(call_default_factory=True)
             section = isinstance(default, BaseModel)
             run[name] = default.model_dump(mode="json") if section else default
-    parts = {name: RewardsConfig.model_fields[name].default for name in ("judge", "reward_model")}
+    parts = {name: RewardsConfig.model_fields[name].default for name in REWARD_PARTS}
     dumped = {name: part.model_dump(mode="json") for name, part in parts.items()}
-    run["rewards"] = {"stages": "???", **dumped}
+    run["rewards"] = {"stages": "???", "bonus": {}, **dumped}
     store.store(group="schema", name="run", node=run, package="_global_")
     for name, model in (("tiny", TinyModelConfig()), ("hub", HubModelConfig(name="???"))):
         store.store(group="schema/model", name=name, node=model.model_dump(mode="json"))
@@ -78,6 +80,13 @@ def validate(composed: DictConfig) -> RunConfig:
         raise UserError(f"config key {key!r} has no value; add {key}=… to the command") from error
     except OmegaConfBaseException as error:
         raise UserError(f"config: {str(error).splitlines()[0]}") from error
+    leak = leaked(tree)
+    if leak is not None:  # config.yaml, which anybody may read, would hold it
+        raise UserError(
+            f"config {leak[0]} holds the value of the environment variable {leak[1]}; a config is "
+            "written to disk, so give it the name of the variable and read the value where it is "
+            "used"
+        )
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:

@@ -38,8 +38,19 @@ class RolloutConfig(Section):
     """Tries after the first before a sibling counts as lost to the system."""
     timeout_s: PositiveFloat = 120.0
     """Bound on one request to the engine."""
+    patience_s: NonNegativeFloat = 180.0
+    """How long a request, or a push, waits for an engine that is out of reach or has no proven
+    weights, before it is lost to the system. Tries that fail meanwhile do not count."""
+    record: bool = False
+    """Keep every group in the ledger until the end, so that the run can be replayed."""
+    replay: str | None = None
+    """Run directory whose recorded rollouts are trained on again, without engines or workers."""
     max_fault_rate: float = Field(default=0.5, gt=0, le=1)
-    """Share of lost siblings over the last ten steps above which the run stops and says why."""
+    """Share of lost siblings over the last ten steps above which the run pauses and says why."""
+    pause_s: NonNegativeFloat = 30.0
+    """Seconds without new rollouts in such a pause."""
+    max_pauses: NonNegativeInt = 5
+    """Pauses in a row, without ten good steps in between, after which the run stops."""
     dynamic_sampling: bool = False
     """Replace groups whose siblings all earned the same by other tasks (DAPO, arXiv 2503.14476)."""
     max_resampled: PositiveFloat = 3.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, PositiveInt, model_validator
 
 from rltrain.config.algo import AlgoConfig, EvalConfig, TrackConfig, TrainConfig
@@ -9,6 +11,7 @@ from rltrain.config.base import Section
 from rltrain.config.model import ModelConfig
 from rltrain.config.rewards import DetectorsConfig, RewardsConfig
 from rltrain.config.rollout import EngineConfig, EnvironmentConfig, RolloutConfig, SyncConfig
+from rltrain.config.supervise import SuperviseConfig
 
 
 class RunConfig(Section):
@@ -23,6 +26,8 @@ class RunConfig(Section):
     max_steps: PositiveInt
     overwrite: bool = False
     """Replace a run of the same name instead of refusing."""
+    resume: Literal["auto"] | None = None
+    """`auto` continues the run of this name if there is one, and starts it if not."""
     model: ModelConfig
     environment: EnvironmentConfig
     rollout: RolloutConfig = RolloutConfig()
@@ -34,6 +39,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     track: TrackConfig = TrackConfig()
+    supervise: SuperviseConfig = SuperviseConfig()
 
     @property
     def uses_judge(self) -> bool:

@@ -12,16 +12,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from rltrain.errors import ChildDied
 from rltrain.launch.child import ERROR_PREFIX, PARENT_ENV
-from rltrain.rollout.engine_server import keep_bytecode
+from rltrain.rollout.engine_args import keep_bytecode
 
 GRACE_S = 10.0
 
 
 class Child:
     """One process of the run, in its own process group."""
+
+    program: ClassVar[tuple[str, ...]] = ("-m", "rltrain.launch.child")
+    """What the interpreter is given before the arguments."""
 
     def __init__(
         self, name: str, args: Sequence[str], log: Path, env: Mapping[str, str] | None = None
@@ -30,8 +34,9 @@ class Child:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as sink:
+            self._log_start = sink.tell()  # a process that is started again writes on
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rltrain.launch.child", *args],
+                [sys.executable, *self.program, *args],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -47,11 +52,12 @@ class Child:
         """Raise `ChildDied`, with the cause from its log, if it ended with an error."""
         code = self.poll()
         if code:
-            raise ChildDied(f"{self.name} {_how(code)}: {self.cause()} (log: {self.log})")
+            raise ChildDied(f"{self.name} {how(code)}: {self.cause()} (log: {self.log})")
 
     def cause(self) -> str:
         """The error that the process named itself, or the last line it wrote."""
-        lines = [x.strip() for x in self.log.read_text(errors="replace").splitlines() if x.strip()]
+        text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
+        lines = [x.strip() for x in text.splitlines() if x.strip()]
         named = [x.removeprefix(ERROR_PREFIX) for x in lines if x.startswith(ERROR_PREFIX)]
         return (named or lines or ["no output"])[-1]
 
@@ -69,8 +75,13 @@ class Child:
             with _ignoring_gone():
                 os.killpg(self.process.pid, number)
             self.wait(grace_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the whole group now."""
         with _ignoring_gone():
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.wait(GRACE_S)
 
 
 def _environment() -> dict[str, str]:
@@ -87,7 +98,8 @@ class _ignoring_gone:
         return isinstance(error, ProcessLookupError | PermissionError)
 
 
-def _how(code: int) -> str:
+def how(code: int) -> str:
+    """How a process ended, by its exit code: `was killed by SIGKILL`, `ended with code 3`."""
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 

@@ -4,6 +4,7 @@ rollouts, with the judge left out: what counts here is the executed truth."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import Counter, defaultdict
@@ -14,7 +15,7 @@ from typing import Any
 
 from rltrain import build
 from rltrain.config import RunConfig
-from rltrain.errors import EngineFault
+from rltrain.errors import EngineFault, UserError
 from rltrain.protocols import Environment
 from rltrain.report import wilson
 from rltrain.rollout.collect import Collector
@@ -24,6 +25,11 @@ from rltrain.track import validity, write_rollouts
 from rltrain.types import Group, Screened, Task
 
 CONCURRENCY = 128
+CHECK_S = 0.5
+
+
+class WeightsLost(Exception):
+    """The engine was started anew and no longer serves the weights that are evaluated."""
 
 
 async def evaluate(
@@ -52,7 +58,12 @@ async def evaluate(
 
 def held_out(config: RunConfig, env: Environment, split: str | None = None) -> list[Task]:
     """The first `eval.tasks` tasks of the held-out split, the same for every run."""
-    return list(itertools.islice(env.tasks(split or config.eval.split, 0), config.eval.tasks))
+    name = split or config.eval.split
+    tasks = list(itertools.islice(env.tasks(name, 0), config.eval.tasks))
+    if not tasks:
+        entry = config.environment.entry
+        raise UserError(f"the split {name!r} of {entry} holds no task to evaluate on")
+    return tasks
 
 
 def scores(groups: Sequence[Group], wall_s: float) -> dict[str, Any]:
@@ -97,18 +108,31 @@ def run_evaluation(
     out: Path,
     done: Callable[[int], None] = lambda count: None,
     version: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Evaluate what the engines serve now, store the rollouts at `out`, return the facts."""
+    """Evaluate what the engines serve now, store the rollouts at `out`, return the facts.
+
+    version: what the engines must serve; 0 takes the weights that they were started with. check:
+    called now and then; raises to give up.
+
+    Raises `WeightsLost` if an engine was started anew since its push, and what `check` raises."""
     started = time.monotonic()
     env = build.environment(config.environment)
     renderer = Renderer.load(place.model)
 
     async def measure() -> list[Group]:
         engines = build.client(config, place, renderer)
-        if config.train.lora and version == 0:  # the adapter does not exist before the first push
-            engines = engines.variant(model="policy")
+        if version == 0:  # nothing was pushed yet; nor does the adapter exist
+            engines = engines.variant(initial=True, model="policy")
         try:
-            return await evaluate(config, engines, renderer, env, tasks, done)
+            work = asyncio.create_task(evaluate(config, engines, renderer, env, tasks, done))
+            try:
+                while not (await asyncio.wait({work}, timeout=CHECK_S))[0]:
+                    check()
+                    await _require(engines, version)
+                return await work
+            finally:
+                work.cancel()
         finally:
             await engines.aclose()
 
@@ -116,3 +140,9 @@ def run_evaluation(
     facts = scores(groups, time.monotonic() - started)
     write_rollouts(out, [g for g in groups if g.members], step=version, version=version)
     return facts
+
+
+async def _require(engines: EngineClient, version: int) -> None:
+    with contextlib.suppress(EngineFault):  # it is down: what it serves is seen once it is back
+        if version and set(await engines.versions()) != {str(version)}:
+            raise WeightsLost

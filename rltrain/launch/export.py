@@ -49,9 +49,18 @@ def merge(adapter: Path, target: Path) -> Path:
     """Fold an adapter into its base model's weights and save the result with its tokenizer."""
     import torch
     from peft import AutoPeftModelForCausalLM
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
-    model = AutoPeftModelForCausalLM.from_pretrained(str(adapter), dtype=torch.float32)
+    try:
+        model = AutoPeftModelForCausalLM.from_pretrained(str(adapter), dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        named = next((line for line in lines if "size mismatch" in line), (lines or ["unknown"])[0])
+        raise UserError(
+            f"the adapter {adapter} does not fit its base model (adapter_config.json says which): "
+            f"{named.rstrip('.')}; put that model back where it was, or export without --merged"
+        ) from error
     work = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(work, ignore_errors=True)
     model.merge_and_unload().save_pretrained(work)

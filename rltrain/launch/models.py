@@ -102,10 +102,13 @@ def build_judge_into(config: RunConfig, folder: Path, progress: Callable[..., No
     build_once(folder, lambda work: build_judge(_teacher(config), tiny, work, progress))
 
 
-def ensure_models(config: RunConfig, run: RunDir, phase: Phase) -> tuple[str, str | None, float]:
+def ensure_models(
+    config: RunConfig, run: RunDir, phase: Phase, *, with_judge: bool = True
+) -> tuple[str, str | None, float]:
     """Policy and judge, both complete: (policy, judge or None if not needed, seconds building).
 
-    What is missing is built side by side, one process each. Raises `ChildDied` if a build fails.
+    What is missing is built side by side, one process each. with_judge: False leaves the judge out
+    even where the config measures one. Raises `ChildDied` if a build fails.
     """
     from rltrain.warmup.cache import is_complete
 
@@ -115,7 +118,7 @@ def ensure_models(config: RunConfig, run: RunDir, phase: Phase) -> tuple[str, st
     if isinstance(config.model, TinyModelConfig):
         wanted["policy"] = policy
     judge = None
-    if config.measures_judge and config.rewards.judge.endpoint is None:
+    if with_judge and config.measures_judge and config.rewards.judge.endpoint is None:
         judge = wanted["judge"] = judge_folder(config)
     children = {
         kind: Child(

@@ -10,22 +10,22 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rltrain import build
 from rltrain.config import RunConfig
+from rltrain.errors import UserError
 from rltrain.launch.children import Child
 from rltrain.launch.evaluation import run_evaluation
 from rltrain.launch.export import export_run
 from rltrain.launch.models import ensure_models
 from rltrain.launch.offline_data import read_source
+from rltrain.launch.online import Job, Stages
 from rltrain.launch.servers import engine_dtype, engine_version, serving
 from rltrain.rundir import RunDir
 from rltrain.track import ProgressView, eval_path, follow, write_fact
 
-Stages = Callable[[RunConfig, RunDir, Any, ProgressView], dict[str, float]]
 DATA = "data.jsonl"
 """What a run learned from, beside its config."""
 
@@ -42,10 +42,16 @@ def prepare_offline(config: RunConfig) -> Stages:
     check(config, pick_device(config.train.device).type == "cpu")
     rows, facts = read_source(config)
 
-    def stages(config: RunConfig, run: RunDir, tasks: Any, view: ProgressView) -> dict[str, float]:
-        write_rows(run.path / DATA, rows)
-        write_fact(run.path, "data", facts)
-        return _stages(config, run, tasks, view)
+    def stages(job: Job) -> None:
+        if job.attempts.number > 1:
+            raise UserError(
+                f"{job.run.path} trains with algo.method={config.algo.method}, which cannot be "
+                "continued; start it anew with overwrite=true instead of resume=auto"
+            )
+        write_rows(job.run.path / DATA, rows)
+        write_fact(job.run.path, "data", facts)
+        timing = _stages(job.config, job.run, job.tasks, job.view)
+        write_fact(job.run.path, "timing", {**timing, **job.attempts.seconds()})
 
     return stages
 

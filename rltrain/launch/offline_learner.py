@@ -20,7 +20,7 @@ from rltrain.rewards.reward_model import Scorer, stamp
 from rltrain.rollout.render import Renderer
 from rltrain.rundir import RunDir
 from rltrain.track import FanOut, JsonlTracker, WandbTracker, write_fact
-from rltrain.train.checkpoint import save_checkpoint
+from rltrain.train.checkpoint import retain, save_checkpoint
 from rltrain.train.model import attention_kind, load_policy, peft_config, pick_device
 
 FEWEST_PAIRS = 2
@@ -121,6 +121,7 @@ def _fit(
 
     def save(step: int) -> None:
         save_checkpoint(run.checkpoints / f"step-{step:05d}", trainer, renderer, step)
+        retain(run.checkpoints, config.train.keep_checkpoints)
 
     try:
         with tempfile.TemporaryDirectory(prefix="rltrain-trl-") as work:

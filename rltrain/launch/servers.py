@@ -12,6 +12,7 @@ from pathlib import Path
 from rltrain.build import TOKEN_ENV
 from rltrain.config import RunConfig
 from rltrain.config.rollout import EngineConfig
+from rltrain.errors import ChildDied
 from rltrain.rollout.engine_server import EngineServer, EngineSpec
 
 ENGINE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -37,14 +38,6 @@ class Servers:
             self.judge.stop()
             self.judge = None
 
-    def check(self) -> str | None:
-        """What died, or None."""
-        for server in (self.policy, self.judge):
-            if server and server.poll() is not None:
-                name, code = server.spec.name, server.poll()
-                return f"the {name} server ended with code {code}; see {server.log}"
-        return None
-
 
 def engine_dtype(config: RunConfig) -> str:
     """`auto` follows the learner's precision, so that both sides compute the same policy."""
@@ -61,6 +54,23 @@ def engine_version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return "not installed"
+
+
+STARTS = 3
+"""How often a server is started before its death by a signal ends the run."""
+
+
+def _ready(server: EngineServer) -> float:
+    """Wait for a server. One that was killed while it started (for want of memory, by an operator)
+    is started again; one that ended by itself would only do so once more."""
+    for _ in range(STARTS - 1):
+        try:
+            return server.wait_ready()
+        except ChildDied:
+            if (server.poll() or 0) >= 0:
+                raise
+            server.restart()
+    return server.wait_ready()
 
 
 @contextmanager
@@ -99,7 +109,7 @@ def serving(
         took = [0.0]
         for server in servers:
             waiting(f"starting the {server.spec.name} server")
-            took.append(server.wait_ready())
+            took.append(_ready(server))
         by_name = {server.spec.name: server for server in servers}
         yield Servers(
             policy=by_name.get("policy") or servers[0],

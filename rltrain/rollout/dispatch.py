@@ -1,13 +1,18 @@
 """The learner's side of the rollouts: leases tasks to workers and buffers what comes back.
 
-    workers --Want--> [ thread: lag bound, ledger ] --Lease--> workers
-    workers --Done--> [ thread: receive, buffer   ] --take()--> loop
+    workers --Alive--> [ thread: lag bound, ledger ] --Lease--> workers
+    workers --Done---> [ thread: receive, buffer   ] --take()--> loop
 
 Staleness is bounded where work is given out, not repaired where it is used: with B groups a step
-and v steps done, at most (v + 1 + max_lag) * B groups have ever been leased (those that were lost
-and replaced aside), and they are consumed in the order of their leases, so a group is consumed at
-most `max_lag` versions after it was begun. Taking whichever came back first would break that bound
-for a slow group, and favour short answers. max_lag 0 is the synchronous run.
+and v steps done, only leases below (v + 1 + max_lag) * B go out (those that were lost and replaced
+aside), and they are consumed in the order of their numbers, so a group is consumed at most
+`max_lag` versions after it was begun. Taking whichever came back first would break that bound for
+a slow group, and favour short answers. max_lag 0 is the synchronous run.
+
+A dispatcher goes on where its ledger stands after `rewind`: groups that are back go through the
+same decisions again, in the same order; leases that are not go out again under their old numbers.
+
+While the system loses too many rollouts nothing new is begun; see `fault_watch`.
 
 With dynamic sampling (`sieve`), a group that teaches nothing is replaced too, as soon as all leases
 before it are decided.
@@ -17,88 +22,76 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
 
-from rltrain.batch.samples import is_voter, live_members, voters
-from rltrain.errors import ChildDied, RltrainError, UserError
+from rltrain.errors import ChildDied
 from rltrain.rollout import wire
+from rltrain.rollout.fault_watch import FaultWatch
+from rltrain.rollout.intake import Intake
 from rltrain.rollout.ledger import Ledger
-from rltrain.rollout.sieve import Sieve
+from rltrain.rollout.plan import DispatchPlan, group_seed
+from rltrain.rollout.roster import Roster
+from rltrain.rollout.tasks import TaskStream
 from rltrain.types import Group, Task
 
 POLL_MS = 50
-FAULT_WINDOW_STEPS = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DispatchPlan:
-    """How many groups, how stale, and when to give up."""
-
-    groups_per_step: int
-    group_size: int
-    max_steps: int
-    max_lag: int
-    seed: int
-    max_fault_rate: float
-    stall_s: float = 300.0
-    """Longest wait without a single group before the run is stopped as stalled."""
-    filter_truncated: bool = False
-    """Truncated answers are not trained on; the ledger drops them as `overlong`."""
-    fewest: int = 2
-    """Siblings without which a group says nothing."""
-    max_replaced: int = 0
-    """Groups without spread that are replaced for one step at most; 0 keeps them all."""
-    greedy: bool = False
-    """A group comes with a greedy answer, which is issued and counted but never consumed."""
-
-    @property
-    def rollouts(self) -> int:
-        """Rollouts that one lease issues."""
-        return self.group_size + self.greedy
 
 
 class Dispatcher:
     """Implements `protocols.GroupSource` over ZeroMQ. Start it, `take` from it, `close` it."""
 
     def __init__(
-        self, address: str, tasks: Iterator[Task], ledger: Ledger, plan: DispatchPlan
+        self,
+        address: str,
+        tasks: Iterator[Task],
+        ledger: Ledger,
+        plan: DispatchPlan,
+        *,
+        step: int = 0,
+        notice: Callable[[str, str], None] = lambda kind, text: None,
     ) -> None:
+        """`step`: of the checkpoint that training goes on from. `notice` is told, as kind and text,
+        of what the run's events should tell.
+
+        Raises `UserError` if the tasks are not those that the ledger knows."""
         self.ledger = ledger
         self.plan = plan
+        self.notice = notice
         self.counters: dict[str, dict[str, float]] = {}
         """Latest cumulative counters of each worker."""
         self.sampling: dict[str, float] = {}
         """What dynamic sampling did for the groups that were taken last."""
-        self._tasks = tasks
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
-        self._socket.bind(address)
-        if address.startswith("ipc://"):
-            Path(address.removeprefix("ipc://")).chmod(0o600)
-        self._wanted: deque[bytes] = deque()
-        self._sieve = Sieve(plan.groups_per_step, plan.max_replaced, plan.filter_truncated)
-        self._here: list[Group] = []
-        """Groups that are back while an older lease is still open."""
-        self._ready: list[Group] = []
-        """Groups for the next steps, in the order of their leases."""
+        rewound = ledger.rewind(step)
+        self._tasks = TaskStream(tasks, rewound.next_lease, dict(rewound.pending))
+        self._again = deque(lease for lease, _ in rewound.pending)
+        """Leases to give out once more."""
+        self._unsent = set(self._again)
+        """Those of them that this dispatcher has not given out itself."""
+        self._version = step
         self._arrived = 0
-        self._taken = 0
-        self._open: set[int] = set()
-        """Leases whose group is not back yet."""
-        self._leased = 0
-        self._replaced = 0
-        self._version = 0
+        self._intake = Intake(ledger, plan, step, rewound)
+        self._intake.out |= self._tasks.kept
+        self._roster = Roster()
+        self._watch = FaultWatch(
+            plan.groups_per_step,
+            plan.max_fault_rate,
+            pause_s=plan.pause_s,
+            max_pauses=plan.max_pauses,
+        )
         self._closing = False
         self._error: Exception | None = None
-        self._recent: deque[tuple[int, int]] = deque(
-            maxlen=FAULT_WINDOW_STEPS * plan.groups_per_step
-        )
         self._changed = threading.Condition()
+        self._socket = _bind(address)
         self._thread = threading.Thread(target=self._serve, name="dispatch", daemon=True)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing new is begun because the system loses too many rollouts."""
+        return self._watch.paused(time.monotonic())
 
     def start(self) -> None:
         self._thread.start()
@@ -118,22 +111,20 @@ class Dispatcher:
         with self._changed:
             deadline = time.monotonic() + self.plan.stall_s
             arrived = self._arrived
-            while len(self._ready) < count:
+            self._intake.read(count)
+            while len(self._intake.ready) < count:
                 if self._error:
                     raise self._error
-                if self._arrived > arrived:
+                if self._arrived > arrived or self._watch.paused(time.monotonic()):
                     arrived = self._arrived
                     deadline = time.monotonic() + self.plan.stall_s
                 if time.monotonic() > deadline:
-                    here = len(self._ready) + len(self._here)
                     raise ChildDied(
-                        f"no group arrived for {self.plan.stall_s:.0f} s "
-                        f"({here} of {count} are here); see logs/worker-*.log"
+                        f"no group arrived for {self.plan.stall_s:.0f} s ({self._intake.here} of "
+                        f"{count} are here); see logs/worker-*.log"
                     )
                 self._changed.wait(timeout=1.0)
-            taken, self._ready = self._ready[:count], self._ready[count:]
-            self.sampling = self._sieve.metrics(self._taken // self.plan.groups_per_step)
-            self._taken += count
+            taken, self.sampling = self._intake.take(count)
             return taken
 
     def close(self) -> None:
@@ -144,151 +135,100 @@ class Dispatcher:
 
     def _serve(self) -> None:
         try:
-            workers: set[bytes] = set()
             while not self._closing:
                 if self._socket.poll(POLL_MS):
                     identity, payload = self._socket.recv_multipart()
-                    workers.add(identity)
                     self._handle(identity, wire.decode_to_learner(payload))
                 self._lease_out()
-            for identity in workers:
-                self._socket.send_multipart([identity, wire.encode(wire.Stop())])
         except Exception as error:
             self._fail(error)
+        finally:
+            for identity in self._roster.names:
+                self._socket.send_multipart([identity, wire.encode(wire.Stop())])
 
     def _fail(self, error: Exception) -> None:
         with self._changed:
-            self._error = error
+            self._error = self._error or error
             self._changed.notify_all()
 
     def _handle(self, identity: bytes, message: wire.ToLearner) -> None:
-        if isinstance(message, wire.Want):
-            self._wanted.extend([identity] * message.count)
+        if isinstance(message, wire.Alive):
+            self._hear(identity, message)
         elif isinstance(message, wire.Broken):
             self._fail(ChildDied(f"{identity.decode()} gave up: {message.reason}"))
-        elif self.ledger.receive(message.group):
-            self.counters[identity.decode()] = message.counters
-            self._accept(message.group)
+        else:
+            lease = message.group.lease
+            self._roster.back(lease)
+            # What a worker began for a learner that is gone may be of a policy that is gone too.
+            if lease not in self._unsent and self.ledger.receive(message.group):
+                self.counters[identity.decode()] = message.counters
+                self._accept(message.group)
+
+    def _hear(self, identity: bytes, message: wire.Alive) -> None:
+        now = time.monotonic()
+        lost = self._roster.hear(identity, message.capacity, message.holding, now)
+        lost = [lease for lease in lost if lease in self._intake.out]
+        if lost:
+            self._again = deque(sorted({*self._again, *lost}))
+            text = f"{identity.decode()} does not know {len(lost)} lease(s) that it was given"
+            self.notice("leased_again", f"{text}; they go out again")
 
     def _accept(self, group: Group) -> None:
-        faults = len(group.faults)
-        self._recent.append((faults, faults + len(group.members)))
         with self._changed:
-            self._open.remove(group.lease)
             self._arrived += 1
-            if len(live_members(group)) < self.plan.fewest:  # nobody to compare with
-                self._replace(group, "alone_in_group")
-            elif self.plan.greedy and (group.greedy is None or group.greedy.dropped):
-                self._replace(group, "no_baseline")
-            else:
-                self._here.append(group)
-            self._decide()
+            self._intake.add(group)
             self._changed.notify_all()
-        self._check_fault_rate()
-
-    def _decide(self) -> None:
-        """Pass on the groups that no lease still open comes before, oldest first."""
-        first_open = min(self._open, default=self._leased)
-        self._here.sort(key=lambda group: group.lease)
-        while self._here and self._here[0].lease < first_open:
-            group = self._here.pop(0)
-            if self._sieve.keep(group):
-                self._ready.append(group)
-            else:
-                self._replace(group, "zero_variance")
-
-    def _replace(self, group: Group, reason: str) -> None:
-        """Give a group up; another task takes its place."""
-        plan = self.plan
-        settle(
-            self.ledger,
-            group,
-            None,
-            reason=reason,
-            filter_truncated=plan.filter_truncated,
-            fewest=plan.fewest,
+        faults = len(group.faults)
+        said = self._watch.add(
+            group.lease, faults, faults + len(group.members), time.monotonic()
         )
-        self._replaced += 1
-
-    def _check_fault_rate(self) -> None:
-        lost, seen = (sum(column) for column in zip(*self._recent, strict=True))
-        enough = len(self._recent) >= self.plan.groups_per_step
-        if enough and lost / seen > self.plan.max_fault_rate:
-            raise RltrainError(
-                f"{lost} of the last {seen} rollouts were lost to system faults, more than "
-                f"rollout.max_fault_rate={self.plan.max_fault_rate}; see events.jsonl"
-            )
+        if said:
+            self.notice(*said)
 
     def _lease_out(self) -> None:
         plan = self.plan
         with self._changed:
-            ahead = min(self._version + 1 + plan.max_lag, plan.max_steps) * plan.groups_per_step
-            allowed = ahead + self._replaced - self._leased
-        for _ in range(min(allowed, len(self._wanted))):
-            identity = self._wanted.popleft()
-            task = next(self._tasks, None)
-            if task is None:
-                raise UserError(
-                    f"the environment's train split ended after {self._leased} tasks; it must be "
-                    "endless (repeat its tasks)"
-                )
-            number = self._leased
-            self.ledger.lease(number, task.id, plan.rollouts, self._version, identity.decode())
-            with self._changed:
-                self._open.add(number)
-                self._leased += 1
+            version = self._version
+            ahead = min(version + 1 + plan.max_lag, plan.max_steps) * plan.groups_per_step
+            limit = ahead + self._intake.replaced
+        while (
+            self._watch.admits(time.monotonic())
+            and (identity := self._roster.idlest()) is not None
+        ):
+            while self._again and self._again[0] not in self._intake.out:
+                self._again.popleft()  # came back after all
+            if self._again and self._again[0] < limit:
+                number = self._again.popleft()
+                self.ledger.lease_again(number, version, identity.decode())
+            elif self._intake.leased < limit:
+                number = self._intake.leased
+                self._lease_next(number, version, identity)
+            else:
+                return
             lease = wire.Lease(
                 lease=number,
-                task=task,
+                task=self._intake.out[number],
                 samples=plan.group_size,
                 seed=group_seed(plan.seed, number),
             )
+            self._unsent.discard(number)
+            self._watch.began(number)
+            self._roster.send(identity, number, time.monotonic())
             self._socket.send_multipart([identity, wire.encode(lease)])
 
-
-def group_seed(run_seed: int, lease: int) -> int:
-    """Seed of a group's sampling. The engine adds the sibling's index, so groups stand apart by
-    more than any group size: no two rollouts of a run, or of runs with near seeds, share one."""
-    return (run_seed * 1_000_003 + lease) * 4099 % 2**31
-
-
-def settle(
-    ledger: Ledger,
-    group: Group,
-    step: int | None,
-    *,
-    reason: str = "alone_in_group",
-    filter_truncated: bool = False,
-    fewest: int = 2,
-) -> None:
-    """Enter a group's fate: those with a vote consumed at `step`, the others dropped by reason.
-
-    Without a step, or with fewer than `fewest` voters, the voters are dropped for `reason`.
-    A greedy answer is a baseline and never consumed: `greedy_baseline`."""
-    voting = len(voters(group, filter_truncated))
-    consumed = voting if step is not None and voting >= fewest else 0
-    dropped = Counter(f"fault:{fault.kind}" for fault in group.faults)
-    if group.greedy is not None:
-        dropped["greedy_baseline"] += 1
-    for member in group.members:
-        if member.dropped:
-            name = next(flag.detector for flag in member.flags if flag.action == "drop")
-            dropped[f"detector:{name}"] += 1
-        elif not is_voter(member, filter_truncated):
-            dropped["overlong"] += 1
-        elif not consumed:
-            dropped[reason] += 1
-    ledger.settle(group.lease, step=step, consumed=consumed, dropped=dropped)
+    def _lease_next(self, number: int, version: int, identity: bytes) -> None:
+        task = self._tasks.next()
+        self.ledger.lease(number, task.id, self.plan.rollouts, version, identity.decode())
+        with self._changed:
+            self._intake.out[number] = task
+            self._intake.leased += 1
 
 
-def settle_all(
-    ledger: Ledger,
-    groups: Sequence[Group],
-    step: int,
-    *,
-    filter_truncated: bool = False,
-    fewest: int = 2,
-) -> None:
-    """Enter the fate of every group that a step consumed."""
-    for group in groups:
-        settle(ledger, group, step, filter_truncated=filter_truncated, fewest=fewest)
+def _bind(address: str) -> zmq.Socket[bytes]:
+    """A socket at which a worker that was started again takes the place of its former self."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    socket.bind(address)
+    if address.startswith("ipc://"):
+        Path(address.removeprefix("ipc://")).chmod(0o600)
+    return socket

@@ -4,7 +4,8 @@
 that vLLM does not have, and then calls vLLM's own entry point with ARGS unchanged:
 
 1. No orphans. The kernel kills this process with its parent (PR_SET_PDEATHSIG), and a thread looks
-   for a change of parent as well, because that signal follows the *thread* that started us. Every
+   for a change of parent as well, because that signal follows the *thread* that started us
+   (where that thread may end before its process, only the watch is used). Every
    process below inherits the rule: forked ones by a fork hook, spawned ones because
    multiprocessing imports this file again in them, under the name `__mp_main__`.
 2. `TokenGuard` (used with `--middleware`), because `--api-key` leaves the dev endpoints open.
@@ -25,7 +26,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 PARENT = "RLTRAIN_ENGINE_PARENT"
-PARENT_IN_MAIN_THREAD = "RLTRAIN_ENGINE_PARENT_MAIN"
+PARENT_THREAD_LASTS = "RLTRAIN_ENGINE_PARENT_LASTS"
 FORK = "RLTRAIN_ENGINE_FORK"
 _PR_SET_PDEATHSIG = 1
 _WATCH_S = 0.25
@@ -80,7 +81,7 @@ def main() -> None:
     parent = int(os.environ[PARENT])
     if os.getppid() != parent:
         sys.exit("the process that started this engine is gone")
-    if os.environ.get(PARENT_IN_MAIN_THREAD) == "1":
+    if os.environ.get(PARENT_THREAD_LASTS) == "1":
         die_with_parent()
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     os.register_at_fork(after_in_child=die_with_parent)

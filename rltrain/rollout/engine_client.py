@@ -1,7 +1,8 @@
 """Talks to the engines: token ids out, token ids with log-probabilities and versions back.
 
-One request asks for all siblings of a group. Connection errors, timeouts and 5xx are retried with
-backoff on the least busy engine, then become `EngineFault`; a 4xx is a bug and is not retried.
+One request asks for all siblings of a group. Timeouts and 5xx are retried with backoff on the least
+busy engine, then become `EngineFault`; a 4xx is a bug and is not retried. An engine that is out of
+reach, or that answers from weights nobody proved, is waited for up to `patience_s` before that.
 A log-probability that the engine could not give arrives as NaN, never as an exception and never
 as a made-up number: the learner drops such tokens. No torch, no vLLM in here.
 """
@@ -11,70 +12,72 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
-import msgspec
 
 from rltrain.errors import EngineFault
-from rltrain.rollout.engine_reply import Decode, Entry, Generated, T, decode_json, finite, turn
+from rltrain.outage import Report, unreported
+from rltrain.rollout.engine_admin import ClientConfig, EngineAdmin, _name, _refused
+from rltrain.rollout.engine_fleet import Fleet
+from rltrain.rollout.engine_reply import (
+    ENDED,
+    Decode,
+    Entry,
+    Generated,
+    decode_json,
+    finite,
+    is_proven,
+    turn,
+)
 from rltrain.types import Turn
 
+__all__ = ["ClientConfig", "EngineClient"]
+
 _BACKOFF_S, _BACKOFF_MAX_S = 0.2, 5.0
+_GENERATE = "/inference/v1/generate"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientConfig:
-    """Which engines are asked, and how."""
-
-    urls: tuple[str, ...]
-    """Base URLs of engines that serve the same model."""
-    api_key: str
-    model: str = "policy"
-    """Served model name, or the adapter's name."""
-    temperature: float = 1.0
-    """0 is greedy."""
-    stop_ids: tuple[int, ...] = ()
-    """Token ids that end a turn, besides the model's own end-of-sequence token."""
-    timeout_s: float = 120.0
-    """Bound on one request."""
-    retries: int = 3
-    """Tries after the first."""
+class _Again(Exception):
+    """This try failed; another may not."""
 
 
-class EngineClient:
+class _Away(_Again):
+    """The engine is out of reach or has no proven weights; waiting may cure it."""
+
+
+class EngineClient(EngineAdmin):
     """A `protocols.Sampler` over HTTP; also what `rltrain.sync` needs of an engine.
 
     Belongs to one event loop. `variant` gives a client with other sampling (greedy, an adapter)
     that shares the connections; close only the original."""
 
-    def __init__(self, config: ClientConfig, decode: Decode) -> None:
-        self.config = config
+    def __init__(self, config: ClientConfig, decode: Decode, report: Report = unreported) -> None:
+        """report: told when an engine has been out of reach for a second, and when it is back."""
+        super().__init__(config, report)
         self._decode = decode
-        self._busy = dict.fromkeys(config.urls, 0)
-        self._http = httpx.AsyncClient(
-            headers={
-                "Authorization": f"Bearer {config.api_key}",
-                "Content-Type": "application/json",
-            },
-            timeout=config.timeout_s,
-            limits=httpx.Limits(max_keepalive_connections=256, keepalive_expiry=30),
-            trust_env=False,  # a proxy from the environment must not see loopback traffic
-        )
+        self._fleet = Fleet(config.urls, self._ready, self._outages)
+        self._fleets = [self._fleet]
 
     def variant(
-        self, *, temperature: float | None = None, model: str | None = None
+        self,
+        *,
+        temperature: float | None = None,
+        model: str | None = None,
+        initial: bool | None = None,
     ) -> EngineClient:
-        """The same engines and connections, asked for another temperature or model name."""
+        """The same engines and connections, asked for another temperature or model name, or with
+        another answer to whether initial weights count."""
         other = object.__new__(EngineClient)
         other.__dict__.update(self.__dict__)
-        other.config = dataclasses.replace(
-            self.config,
-            temperature=self.config.temperature if temperature is None else temperature,
-            model=self.config.model if model is None else model,
-        )
+        changes = {"temperature": temperature, "model": model, "initial": initial}
+        given = {key: value for key, value in changes.items() if value is not None}
+        other.config = dataclasses.replace(self.config, **given)  # type: ignore[arg-type]
+        if initial is not None:  # another idea of when an engine is ready
+            other._fleet = Fleet(self.config.urls, other._ready, self._outages)
+            self._fleets.append(other._fleet)
         return other
 
     async def generate(
@@ -83,7 +86,7 @@ class EngineClient:
         """Sample n completions of one prompt, in a fixed order per seed.
 
         At temperature 0 there is one answer: it is sampled once and returned n times.
-        Raises `EngineFault` after the last retry, or when the engine aborted a completion."""
+        Raises `EngineFault` once tries and patience are spent."""
         greedy = self.config.temperature == 0
         body: dict[str, Any] = {
             "model": self.config.model,
@@ -98,7 +101,7 @@ class EngineClient:
                 "detokenize": False,
             },
         }
-        reply = await self._ask("/inference/v1/generate", body, Generated)
+        reply = await self._ask(body, self.config.urls, self.config.patience_s)
         choices = sorted(reply.choices, key=lambda choice: choice.index)
         if len(choices) != body["sampling_params"]["n"]:
             raise EngineFault(f"the engine answered {len(choices)} completions instead of {n}")
@@ -107,16 +110,23 @@ class EngineClient:
 
     async def score(self, ids: Sequence[int]) -> list[float]:
         """Log-probability (nats, temperature 1) of each token after the first: `[T - 1]`."""
-        return await self._score(ids, None)
+        return await self._score(ids, self.config.urls)
 
     async def score_each(self, ids: Sequence[int]) -> list[list[float]]:
         """`score` by every engine, in the order of `urls`."""
-        return list(await asyncio.gather(*(self._score(ids, url) for url in self.config.urls)))
+        return list(await asyncio.gather(*(self._score(ids, (url,)) for url in self.config.urls)))
 
-    async def _score(self, ids: Sequence[int], url: str | None) -> list[float]:
+    async def aclose(self) -> None:
+        """Close the connections, those of variants included."""
+        for fleet in self._fleets:
+            await fleet.aclose()
+        await super().aclose()
+
+    async def _score(self, ids: Sequence[int], urls: Sequence[str]) -> list[float]:
+        # Without patience: whoever compares weights must start over if the engine was away.
         params = {"max_tokens": 1, "temperature": 1.0, "prompt_logprobs": 0, "detokenize": False}
         body = {"model": self.config.model, "token_ids": list(ids), "sampling_params": params}
-        reply = await self._ask("/inference/v1/generate", body, Generated, url=url)
+        reply = await self._ask(body, urls, 0.0)
         rows = (reply.prompt_logprobs or [])[1:]
         if len(rows) != len(ids) - 1:
             raise EngineFault(f"the engine scored {len(rows)} of {len(ids) - 1} tokens")
@@ -125,113 +135,79 @@ class EngineClient:
             for token, row in zip(ids[1:], rows, strict=True)
         ]
 
-    # What a weight sync needs: every call goes to every engine and is tried once.
-
-    async def pause(self) -> None:
-        """Freeze running requests; they go on after `resume`, recomputed under the new weights."""
-        await self._each("/pause?mode=keep&clear_cache=true")
-
-    async def resume(self) -> None:
-        """Continue after `pause`; harmless where nothing is paused."""
-        await self._each("/resume")
-
-    async def set_version(self, version: str) -> None:
-        """The version that tokens sampled from now on are stamped with."""
-        await self._each("/update_weight_version", {"new_version": version})
-
-    async def versions(self) -> list[str]:
-        """The version that each engine stamps now; `default` before the first push."""
-        replies = await self._each("/weight_info", method="GET")
-        return [str(reply["weight_version"]) for reply in replies]
-
-    async def paused(self) -> list[bool]:
-        replies = await self._each("/is_paused", method="GET")
-        return [bool(reply["is_paused"]) for reply in replies]
-
-    async def call(self, method: str, **kwargs: Any) -> list[list[Any]]:
-        """Call a method of the worker extension: per engine, the result of each of its workers."""
-        body = {"method": method, "kwargs": kwargs, "timeout": self.config.timeout_s}
-        replies = await self._each("/collective_rpc", body)
-        return [list((reply or {}).get("results", [])) for reply in replies]
-
-    async def load_adapter(self, name: str, folder: str) -> None:
-        """Make a LoRA adapter known under a name, which requests then give as their model."""
-        await self._each("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
-
-    async def is_healthy(self) -> bool:
-        """Whether every engine answers within five seconds. Never raises."""
-        try:
-            async with asyncio.timeout(5):
-                await self._each("/health", method="GET")
-        except (EngineFault, TimeoutError):
-            return False
-        return True
-
-    async def aclose(self) -> None:
-        """Close the connections, those of variants included."""
-        await self._http.aclose()
-
-    async def _each(
-        self, path: str, body: Mapping[str, Any] | None = None, method: str = "POST"
-    ) -> list[Any]:
-        # All finish before the first error is raised: no engine is left behind in mid-call.
-        tasks = [self._send(url, path, body, method) for url in self.config.urls]
-        replies = await asyncio.gather(*tasks, return_exceptions=True)
-        out = []
-        for url, reply in zip(self.config.urls, replies, strict=True):
-            if isinstance(reply, httpx.HTTPError | TimeoutError):
-                raise EngineFault(
-                    f"engine {url} did not answer {path} ({_name(reply)}); see its log"
-                ) from reply
-            if isinstance(reply, BaseException):
-                raise reply
-            if reply.status_code >= 300:
-                raise _refused(url, path, reply)
-            out.append(
-                decode_json(reply.content, Any) if reply.content[:1] in (b"{", b"[") else None
-            )
-        return out
-
-    async def _ask(self, path: str, body: Any, kind: type[T], url: str | None = None) -> T:
-        last = ""
+    async def _ask(self, body: Any, urls: Sequence[str], patience_s: float) -> Generated:
+        """One answer from one of the engines. What only waiting cures is not a try, but all such
+        waits of one request together are bounded by `patience_s`."""
+        last, tries, waited_s = "", 0, 0.0
         tried: list[str] = []
-        for attempt in range(self.config.retries + 1):
-            if attempt:
-                delay = min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_MAX_S)
-                await asyncio.sleep(delay * random.uniform(0.5, 1.5))
-            # A dead engine is never busy: prefer those that this request has not tried.
-            target = url or min(self._busy, key=lambda u: (tried.count(u), self._busy[u]))
-            tried.append(target)
-            self._busy[target] += 1
-            try:
-                reply = await self._send(target, path, body)
-            except (httpx.TransportError, TimeoutError) as error:
-                last = f"{target}: {_name(error)}"
+        while tries <= self.config.retries and waited_s <= patience_s:
+            target = self._fleet.pick(urls, tried) if patience_s else self._least_tried(urls, tried)
+            if target is None:
+                waited_s += await self._wait(urls, patience_s - waited_s)
                 continue
-            finally:
-                self._busy[target] -= 1
-            if reply.status_code == 200:
-                return decode_json(reply.content, kind)
-            if reply.status_code < 500 and reply.status_code not in (408, 429):
-                raise _refused(target, path, reply)
-            last = f"{target}: {_refused(target, path, reply)}"
-        raise EngineFault(
-            f"no engine answered after {self.config.retries + 1} tries (last: {last}); "
-            "see the engine's log"
-        )
+            tried.append(target)
+            try:
+                return await self._attempt(target, body)
+            except _Again as error:
+                last = f"{target}: {error}"
+                if isinstance(error, _Away) and patience_s:
+                    self._fleet.away(target, str(error))
+                    continue
+            tries += 1
+            if tries <= self.config.retries:
+                delay_s = min(_BACKOFF_S * 2 ** (tries - 1), _BACKOFF_MAX_S)
+                await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
+        after = f"{tries} tries" if tries > self.config.retries else f"{waited_s:.0f} s"
+        raise EngineFault(f"no engine answered after {after} (last: {last}); see the engine's log")
 
-    async def _send(
-        self, url: str, path: str, body: Any = None, method: str = "POST"
-    ) -> httpx.Response:
-        content = None if body is None else msgspec.json.encode(body)
-        async with asyncio.timeout(self.config.timeout_s):
-            return await self._http.request(method, url + path, content=content)
+    def _least_tried(self, urls: Sequence[str], tried: Sequence[str]) -> str:
+        # A dead engine is never busy: prefer those that this request has not tried.
+        return min(urls, key=lambda url: (tried.count(url), self._fleet.busy[url]))
 
+    async def _wait(self, urls: Sequence[str], timeout_s: float) -> float:
+        started = time.monotonic()
+        await self._fleet.wait(urls, timeout_s)
+        return time.monotonic() - started
 
-def _name(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    async def _attempt(self, url: str, body: Any) -> Generated:
+        """Raises `_Away`, `_Again`, or `EngineFault` for what neither waiting nor trying cures."""
+        self._fleet.busy[url] += 1
+        try:
+            reply = await self._send(url, _GENERATE, body)
+        except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout) as error:
+            raise _Again(_name(error)) from error
+        except httpx.TransportError as error:
+            raise _Away(_name(error)) from error
+        finally:
+            self._fleet.busy[url] -= 1
+        if reply.status_code == 200:
+            return await self._accept(url, decode_json(reply.content, Generated))
+        fault = _refused(url, _GENERATE, reply)
+        passing = reply.status_code >= 500 or reply.status_code in (408, 429)
+        # An engine that is going down answers 5xx; one that was started anew knows no adapter: 404.
+        if not await self._ready(url):
+            raise _Away(str(fault))
+        if passing:
+            raise _Again(str(fault))
+        raise fault
 
+    async def _accept(self, url: str, answer: Generated) -> Generated:
+        if not self.config.initial and not all(map(is_proven, answer.choices)):
+            raise _Away("it has no proven weights yet")
+        broken = [c.finish_reason for c in answer.choices if c.finish_reason not in ENDED]
+        if broken:  # aborted by an engine that is shutting down, or by somebody
+            text = f"it ended a completion with {broken[0]!r} instead of stop or length"
+            raise _Again(text) if await self._ready(url) else _Away(text)
+        return answer
 
-def _refused(url: str, path: str, reply: httpx.Response) -> EngineFault:
-    detail = " ".join(reply.text.split())[:300]
-    return EngineFault(f"engine {url} answered {path} with {reply.status_code}: {detail}")
+    async def _ready(self, url: str) -> bool:
+        """Whether an engine answers and, where initial weights do not count, has had its push."""
+        if not await self._answers(url):
+            return False
+        if self.config.initial:
+            return True
+        try:
+            (info,) = await self._each("/weight_info", method="GET", urls=(url,))
+        except EngineFault:
+            return False
+        return str(info["weight_version"]).isdecimal()

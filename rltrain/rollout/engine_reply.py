@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _FLOOR = -9999.0
 _UNPUSHED = "default"  # vLLM's version string before the first push
+ENDED = ("stop", "length")
+"""How a completion ends that is whole."""
 
 
 class Entry(msgspec.Struct):
@@ -44,7 +46,7 @@ class Generated(msgspec.Struct):
 
 def turn(prompt_ids: tuple[int, ...], choice: Choice, decode: Decode) -> Turn:
     """One completion as a turn. Raises `EngineFault` if it was aborted or bears no version."""
-    if choice.finish_reason not in ("stop", "length"):
+    if choice.finish_reason not in ENDED:
         raise EngineFault(
             f"the engine ended a completion with {choice.finish_reason!r} instead of stop or "
             "length; if nobody aborted it, read the engine's log"
@@ -57,6 +59,11 @@ def turn(prompt_ids: tuple[int, ...], choice: Choice, decode: Decode) -> Turn:
         stop_reason=choice.finish_reason,
         text=decode(choice.token_ids),
     )
+
+
+def is_proven(choice: Choice) -> bool:
+    """Whether no token was sampled from weights that nobody pushed and stamped."""
+    return all(str(span.get("version")).isdecimal() for span in choice.weight_versions or [])
 
 
 def finite(value: float | None) -> float:

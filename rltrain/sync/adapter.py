@@ -17,7 +17,8 @@ from rltrain.sync.worker_ext import ADAPTER_CONFIG
 
 class AdapterSync(Pusher):
     """A `protocols.WeightSync` for a PEFT model. Requests (and the `engines` given here) name the
-    adapter as their model; the name is registered at the first push, in a run's one slot."""
+    adapter as their model; the name is registered, in a run's one slot, at the first push to an
+    engine that does not know it."""
 
     def __init__(
         self,
@@ -31,13 +32,10 @@ class AdapterSync(Pusher):
     ) -> None:
         super().__init__(engines, config, dtype=dtype, probe_ids=probe_ids, run_dir=run_dir)
         self.name = name
-        self._registered = False
 
     def payload(self, model: torch.nn.Module) -> Payload:
         tensors, config = adapter_tensors(model, self.dtype)
         return Payload(tensors=tensors, files={ADAPTER_CONFIG: json.dumps(config)})
 
     async def prepare(self, folder: str) -> None:
-        if not self._registered:
-            await self.engines.load_adapter(self.name, folder)
-            self._registered = True
+        await self.engines.load_adapter(self.name, folder)

@@ -3,13 +3,15 @@
 Nothing is changed in an engine before the digests of every worker agree; from `pause` to `resume`
 the engines take no step; and whatever happens in between, `resume` is called. If loading itself
 failed, the version is first set to a name that the engine client refuses, so that tokens sampled
-from half-loaded weights never count as anybody's.
+from half-loaded weights never count as anybody's. A push that an engine did not survive is done
+again from its start once that engine answers: nothing in it depends on what went before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,10 @@ from rltrain.sync.passage import passage
 from rltrain.sync.worker_ext import TENSORS
 
 UNPROVEN = "unproven"
+TRIES = 4
+"""Of one push, each after every engine was found to answer."""
+SETTLE_S = 1.0
+"""Pause before a push starts over: an engine that dies may answer for a moment yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,21 +76,43 @@ class Pusher:
         """Serve `model`'s weights as `version`. Returns seconds by part: `sync_s` (all told),
         `transfer_s`, `pause_s`, `probe_s`, and `probe_mean_abs` in nats when it was measured.
 
-        Raises `SyncError` if an engine serves anything else or cannot be asked; the engines are
+        An engine that is out of reach is waited for as long as the engines' patience lasts.
+        Raises `SyncError` if an engine serves anything else or does not come back; the engines are
         resumed then, and the run must stop."""
         start = time.perf_counter()
-        out: dict[str, float] = {}
-        try:
-            with passage(self.config, self.run_dir) as folder:
-                await self._transfer(model, folder)
-                out["transfer_s"] = time.perf_counter() - start
-                out["pause_s"] = await self._switch(version)
-            self._pushes += 1
-            if (self._pushes - 1) % self.config.probe_every == 0:
-                out |= await self._probe(model, version)
-        except EngineFault as fault:
-            raise SyncError(f"push of version {version} failed: {fault}") from fault
+        for attempt in itertools.count(1):
+            try:
+                out = await self._push(model, version)
+                break
+            except EngineFault as fault:
+                if attempt == TRIES:
+                    raise SyncError(f"push of version {version} failed: {fault}") from fault
+                await asyncio.sleep(SETTLE_S)
+                try:
+                    await self.engines.wait_healthy()
+                except EngineFault as gone:
+                    raise SyncError(f"push of version {version} failed: {gone}") from gone
         out["sync_s"] = time.perf_counter() - start
+        return out
+
+    async def serves(self, version: int) -> bool:
+        """Whether every engine stamps its tokens with this version. True also while one of them
+        cannot be asked: what it serves is seen once it answers."""
+        try:
+            return set(await self.engines.versions()) <= {str(version)}
+        except EngineFault:
+            return True
+
+    async def _push(self, model: torch.nn.Module, version: int) -> dict[str, float]:
+        start = time.perf_counter()
+        out: dict[str, float] = {}
+        with passage(self.config, self.run_dir) as folder:
+            await self._transfer(model, folder)
+            out["transfer_s"] = time.perf_counter() - start
+            out["pause_s"] = await self._switch(version)
+        self._pushes += 1
+        if (self._pushes - 1) % self.config.probe_every == 0:
+            out |= await self._probe(model, version)
         return out
 
     async def _transfer(self, model: torch.nn.Module, folder: str) -> None:

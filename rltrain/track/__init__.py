@@ -11,16 +11,18 @@ from rltrain.track.fanout import FanOut
 from rltrain.track.jsonl import JsonlTracker, append_event, read_jsonl, read_metrics
 from rltrain.track.metrics import group_metrics, validity
 from rltrain.track.rollouts import (
+    cut_after,
     eval_path,
     read_rollouts,
     rollouts_path,
     to_rows,
     write_rollouts,
 )
-from rltrain.track.wandb import WandbTracker
+from rltrain.track.wandb import WandbTracker, finish_wandb
 
 __all__ = [
-    "FanOut", "JsonlTracker", "ProgressView", "WandbTracker", "append_event", "eval_path",
-    "follow", "group_metrics", "read_fact", "read_jsonl", "read_metrics", "read_rollouts",
-    "rollouts_path", "to_rows", "validity", "write_fact", "write_rollouts",
+    "FanOut", "JsonlTracker", "ProgressView", "WandbTracker", "append_event", "cut_after",
+    "eval_path", "finish_wandb", "follow", "group_metrics", "read_fact", "read_jsonl",
+    "read_metrics", "read_rollouts", "rollouts_path", "to_rows", "validity", "write_fact",
+    "write_rollouts",
 ]

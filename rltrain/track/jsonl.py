@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rltrain.track.files import to_json
+from rltrain.track.files import to_json, write_text
+from rltrain.track.redact import redact_text
 
 Row = dict[str, float]
 
@@ -132,11 +133,27 @@ def read_metrics(path: Path) -> Metrics:
     return Metrics(rows=ordered, torn=torn, superseded=len(rows) - len(ordered))
 
 
+def cut_metrics(path: Path, step: int) -> int:
+    """Leave the rows up to `step`, one per step, and nothing else; returns how many steps went.
+
+    For a run that goes on from a checkpoint: later steps are done, and logged, again. The file is
+    replaced whole; one that is as it should be stays untouched."""
+    raw, torn = read_jsonl(path)
+    latest = {row["step"]: row for row in raw if isinstance(row.get("step"), int)}
+    kept = [latest[number] for number in sorted(latest) if number <= step]
+    if torn or len(kept) != len(raw):
+        write_text(path, "".join(to_json(row) + "\n" for row in kept))
+    return len(latest) - len(kept)
+
+
 class Tail:
-    """Reads what was appended since the last `poll`. Keeps a half-written line for the next one."""
+    """Reads what was appended since the last `poll`. Keeps a half-written line for the next one.
+
+    A file that was put in the place of the old one is read from its beginning."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._inode = -1
         self._offset = 0
         self._rest = b""
 
@@ -145,6 +162,9 @@ class Tail:
         if not self._path.exists():
             return []
         with self._path.open("rb") as handle:
+            found = os.fstat(handle.fileno())
+            if found.st_ino != self._inode or found.st_size < self._offset:
+                self._inode, self._offset, self._rest = found.st_ino, 0, b""
             handle.seek(self._offset)
             data = handle.read()
         self._offset += len(data)
@@ -154,9 +174,11 @@ class Tail:
 
 
 def append_event(run_dir: Path, *, process: str, kind: str, text: str) -> None:
-    """Add one line to events.jsonl: a fault, an alarm, a restart. Any process may call it."""
+    """Add one line to events.jsonl: a fault, an alarm, a restart. Any process may call it. Values
+    of secret environment variables, which an error's text may quote, are struck out."""
     lines = LineWriter(run_dir / "events.jsonl")
     try:
-        lines.write({"time": time.time(), "process": process, "kind": kind, "text": text})
+        row = {"time": time.time(), "process": process, "kind": kind, "text": redact_text(text)}
+        lines.write(row)
     finally:
         lines.close()

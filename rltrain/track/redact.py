@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from rltrain.config.secrets import SECRET_NAME, secret_values
+
 HIDDEN = "(hidden)"
-_SECRET_NAME = re.compile(
-    r"(?i)(^|[_.-])(api[_-]?key|access[_-]?key|token|secret|passw(or)?d|credential|dsn)s?$"
-)
 # A count of tokens is not a secret; a string under such a name is.
 _URL_LOGIN = re.compile(r"(?P<scheme>[a-zA-Z][\w+.-]*://)[^/\s:@]+:[^/\s@]+@")
-_SHORTEST = 8
 
 
 def redact(value: Any) -> Any:
@@ -26,7 +23,7 @@ def redact(value: Any) -> Any:
 
 
 def _entry(key: str, item: Any) -> Any:
-    if isinstance(item, str) and item and _SECRET_NAME.search(key):
+    if isinstance(item, str) and item and SECRET_NAME.search(key):
         return HIDDEN
     return redact(item)
 
@@ -34,7 +31,6 @@ def _entry(key: str, item: Any) -> Any:
 def redact_text(text: str) -> str:
     """Text without logins in URLs and without the value of any secret environment variable."""
     text = _URL_LOGIN.sub(rf"\g<scheme>{HIDDEN}@", text)
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _SECRET_NAME.search(name) and value in text:
-            text = text.replace(value, HIDDEN)
+    for _, value in secret_values():
+        text = text.replace(value, HIDDEN)
     return text

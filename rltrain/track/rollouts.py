@@ -14,6 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rltrain.track.files import replacing, storable
+from rltrain.track.jsonl import cut_metrics
 from rltrain.track.metrics import generated
 from rltrain.types import Group, Screened, Task, Verdict
 
@@ -66,6 +67,18 @@ definition that `lag/mean` uses). `mean_logprob` is in nats per sampled token.""
 
 def rollouts_path(run_dir: Path, step: int) -> Path:
     return run_dir / "rollouts" / f"step-{step:05d}.parquet"
+
+
+def cut_after(run_dir: Path, step: int) -> int:
+    """Remove the metrics and the rollouts of steps after `step`, which a run that goes on from
+    there does again; returns how many steps had their metrics."""
+    folder = run_dir / "rollouts"
+    for path in folder.glob(".step-*.tmp"):  # half-written
+        path.unlink(missing_ok=True)
+    for path in folder.glob("step-*.parquet"):
+        if int(path.stem.removeprefix("step-")) > step:
+            path.unlink(missing_ok=True)
+    return cut_metrics(run_dir / "metrics.jsonl", step)
 
 
 def eval_path(run_dir: Path, when: str) -> Path:

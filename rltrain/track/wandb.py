@@ -1,20 +1,27 @@
 """Reward curves, gate and hack rates and rollout tables for a team, in Weights & Biases.
 
 A sink, never the record: offline by default, never stops a run, and sends no secrets. Offline runs
-are uploaded later with `wandb sync <run dir>/wandb/offline-run-…`.
+are uploaded later with `wandb sync <run dir>/wandb/offline-run-…`; a run that was continued has one
+such folder per process that logged, all of them of one run by its id.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rltrain.config.algo import TrackConfig
+from rltrain.track.files import write_text
 from rltrain.track.redact import redact, redact_text
 
 LOG = logging.getLogger("rltrain.track")
+
+ID = Path("wandb") / "run-id"
+"""File in the run directory with wandb's id of the run: a process that goes on takes the same."""
 
 SUMMARIES = {
     "reward": "max,last", "truth": "max,last", "valid": "max,last", "gate": "max,last",
@@ -57,16 +64,19 @@ class WandbTracker:
             "project": section.project, "group": section.group, "name": name,
             "dir": str(run_dir), "config": redact(dict(config)), "mode": self.mode,
         }
-        self._open(start, connect_s)
+        self._open(run_dir, start, connect_s)
 
-    def _open(self, start: dict[str, Any], connect_s: float) -> None:
+    def _open(self, run_dir: Path, start: dict[str, Any], connect_s: float) -> None:
         try:
-            self._run = _init(start, connect_s)
+            # An offline run cannot ask what is there; its id is enough, and `resume` a warning.
+            again = {"resume": "allow"} if self.mode == "online" else {}
+            self._run = _init({**start, "id": _run_id(run_dir), **again}, connect_s)
         except Exception as error:  # wandb raises its own, OSError and requests' errors
             if self.mode == "online":
                 self.mode = "offline"
                 self._warn(f"wandb cannot connect ({_line(error)}); logging offline instead")
-                self._open(start | {"mode": "offline"}, connect_s)
+                _forget()
+                self._open(run_dir, start | {"mode": "offline"}, connect_s)
                 return
             self.mode = "disabled"
             self._warn(f"wandb does not start ({_line(error)}); the run goes on without it")
@@ -118,6 +128,33 @@ class WandbTracker:
             self.lost += 1
             if self.lost == 1:
                 self._warn(f"wandb failed ({_line(error)}); the run goes on")
+
+
+def finish_wandb(
+    run_dir: Path, section: TrackConfig, *, config: Mapping[str, Any], summary: Mapping[str, Any]
+) -> None:
+    """Add the numbers of summary.json to a run whose learner has ended: what they say of held-out
+    tasks is only known then. Does nothing where no learner has logged."""
+    if section.wandb == "disabled" or not (run_dir / ID).is_file():
+        return
+    tracker = WandbTracker(run_dir, section, name=run_dir.name, config=config)
+    tracker.finish(summary)
+    tracker.close()
+
+
+def _run_id(run_dir: Path) -> str:
+    file = run_dir / ID
+    if not file.is_file():
+        write_text(file, secrets.token_hex(4))
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _forget() -> None:
+    """End wandb's own process: after a failed start it holds that run's id."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown()
 
 
 def _init(start: Mapping[str, Any], connect_s: float) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -152,6 +152,22 @@ class PolicyLearner:
         if math.isfinite(norm):
             self.schedule.step()
         return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training goes on from, besides the weights. Not copied: it is the state itself."""
+        return {
+            "version": self.version,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict` of a learner of the same model and config."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+        self.version = int(state["version"])
 
     def _stats(
         self, batch: Batch, totals: Totals, norm: float, lr: float, wall_s: float

@@ -36,7 +36,7 @@ def message(*overrides: str) -> str:
         ("rollout.group_size=many", ["rollout.group_size", "valid integer", "'many'"]),
         ("seed=0.5", ["config seed", "fractional part", "0.5"]),
         ("overwrite=maybe", ["config overwrite", "boolean", "'maybe'"]),
-        ("algo.loss_args={clip_low: high}", ["algo.loss_args.clip_low", "number", "'high'"]),
+        ("algo.loss_args={clip_high: high}", ["algo.loss_args.clip_high", "number", "'high'"]),
         # values that are not allowed
         ("rollout.group_size=0", ["rollout.group_size", "greater than or equal to 1", "0"]),
         ("train.precision=fp8", ["train.precision", "'fp32', 'bf16' or 'fp16'", "'fp8'"]),

@@ -35,7 +35,7 @@ def test_several_corrections_come_from_a_list() -> None:
     [
         ("algo.correction=tis", "algo.correction: 'tis' is not one of none, token_tis"),
         ("algo.correction=[token_tis,icepop]", "token_tis and icepop both weigh"),
-        ("+algo.loss_args.clip=0.2", "clip is no argument of ppo_clip"),
+        ("+algo.loss_args.clip=0.2", "clip is no argument of cispo"),
         ("+algo.correction_args.kap=2", r"kap is no argument of token_tis \(cap\)"),
         ("algo.kl.estimator=k4", "algo.kl.estimator: 'k4' is not one of k1, k2, k3, k3_is"),
         ("algo.proximal=old", "algo.proximal: 'old' is not one of recompute, behaviour"),

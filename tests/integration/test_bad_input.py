@@ -144,12 +144,13 @@ def test_a_full_disk_is_one_sentence(rltrain: Run, tmp_path: Path, models: None)
 
 
 @pytest.mark.parametrize("victim", ["front end", "engine", "worker"])
-def test_a_killed_process_takes_the_run_down_cleanly(
+def test_a_killed_process_takes_the_run_down_cleanly_where_none_is_started_again(
     command: list[str], workplace: Path, models: None, victim: str
 ) -> None:
     name = f"kill-{victim.replace(' ', '')}"
+    args = ("max_steps=2000", "rewards=executed", "supervise.max_restarts=0", f"name={name}")
     process = subprocess.Popen(
-        [*command, "train", *SMALL, "max_steps=2000", "rewards=executed", f"name={name}"],
+        [*command, "train", *SMALL, *args],
         cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     metrics = workplace / "runs" / name / "metrics.jsonl"

@@ -34,6 +34,9 @@ class TransformersEngine:
         self.version = version
         return {"sync_s": 0.0}
 
+    async def serves(self, version: int) -> bool:
+        return version == self.version
+
     @torch.no_grad()
     async def generate(
         self, prompt_ids: Sequence[int], *, n: int, seed: int | None, max_tokens: int

@@ -7,15 +7,17 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from rltrain.rollout import wire
-from rltrain.rollout.dispatch import Dispatcher, DispatchPlan, settle_all
+from rltrain.rollout.dispatch import Dispatcher
 from rltrain.rollout.ledger import Ledger
+from rltrain.rollout.plan import DispatchPlan
+from rltrain.rollout.settle import settle_all
 from rltrain.types import Group, Task
 from tests.makers import make_group, make_task
 
@@ -31,10 +33,14 @@ def done(lease: wire.Lease, lost: tuple[int, ...] = ()) -> list[wire.ToLearner]:
 class FakeWorker(threading.Thread):
     """Asks for leases and answers them; those that are `slow` only once nothing else is to do."""
 
-    def __init__(self, address: str, answer: Answer, slow: Callable[[int], bool]) -> None:
+    def __init__(
+        self, address: str, answer: Answer = done, slow: Callable[[int], bool] = lambda lease: False
+    ) -> None:
         super().__init__(daemon=True)
         self.answer, self.slow = answer, slow
         self.leases: list[wire.Lease] = []
+        self.deaf: set[int] = set()
+        """Leases whose next message never arrives."""
         self.stopped = False
         self.quit = threading.Event()
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
@@ -43,13 +49,17 @@ class FakeWorker(threading.Thread):
 
     def run(self) -> None:
         held: list[wire.Lease] = []
-        self._send(wire.Want(count=1000))
         while not self.quit.is_set():
+            holding = tuple(lease.lease for lease in held)
+            self._send(wire.Alive(capacity=1000, holding=holding))
             if self._socket.poll(IDLE_MS):
                 message = wire.decode_to_worker(self._socket.recv())
                 if isinstance(message, wire.Stop):
                     self.stopped = True
                     break
+                if message.lease in self.deaf:
+                    self.deaf.remove(message.lease)
+                    continue
                 self.leases.append(message)
                 if self.slow(message.lease):
                     held.append(message)
@@ -73,18 +83,29 @@ def running(
     *,
     slow: Callable[[int], bool] = lambda lease: False,
     tasks: Iterator[Task] | None = None,
+    folder: str | None = None,
+    step: int = 0,
+    worker: FakeWorker | None = None,
+    notice: Callable[[str, str], None] = lambda kind, text: None,
     **plan: Any,
 ) -> Iterator[tuple[Dispatcher, FakeWorker]]:
     settings = {
         "groups_per_step": 2, "group_size": SIBLINGS, "max_steps": 6, "max_lag": 0, "seed": 5,
         "max_fault_rate": 0.5, "stall_s": 20.0,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
-        ledger = Ledger(Path(folder) / "ledger.sqlite")
-        address = f"ipc://{folder}/queue"
-        endless = tasks or (make_task(n) for n in itertools.count())
-        dispatcher = Dispatcher(address, endless, ledger, DispatchPlan(**{**settings, **plan}))
-        worker = FakeWorker(address, answer, slow)
+    # A socket's path must be short.
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
+        ledger = Ledger(Path(place) / "ledger.sqlite")
+        address = f"ipc://{place}/queue"
+        dispatcher = Dispatcher(
+            address,
+            tasks or (make_task(n) for n in itertools.count()),
+            ledger,
+            DispatchPlan(**{**settings, **plan}),
+            step=step,
+            notice=notice,
+        )
+        worker = worker or FakeWorker(address, answer, slow)
         dispatcher.start()
         worker.start()
         try:

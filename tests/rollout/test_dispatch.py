@@ -10,7 +10,7 @@ import pytest
 
 from rltrain.errors import ChildDied, RltrainError, UserError
 from rltrain.rollout import wire
-from rltrain.rollout.dispatch import group_seed
+from rltrain.rollout.plan import group_seed
 from tests.makers import make_group, make_task
 from tests.rollout.fake_worker import SIBLINGS, done, leased_versions, run_all, running
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rltrain.rollout.dispatch import settle, settle_all
 from rltrain.rollout.ledger import Ledger
+from rltrain.rollout.settle import settle, settle_all
 from rltrain.types import Group
 from tests.makers import make_group
 
@@ -106,21 +106,24 @@ def test_every_reason_is_counted_by_name(ledger: Ledger) -> None:
     assert totals["dropped"]["run_ended"] == 4
 
 
-@pytest.mark.parametrize("consumed", [3, 5])
-def test_a_settlement_that_does_not_add_up_is_refused(ledger: Ledger, consumed: int) -> None:
+USED = dict.fromkeys(range(SIBLINGS), "consumed")
+
+
+@pytest.mark.parametrize("samples", [range(3), range(5), range(1, 5)])
+def test_a_settlement_that_does_not_add_up_is_refused(ledger: Ledger, samples: range) -> None:
     lease(ledger, 0)
     with pytest.raises(ValueError, match="!= 4 issued"):
-        ledger.settle(0, step=1, consumed=consumed, dropped={})
+        ledger.settle(0, step=1, fates=dict.fromkeys(samples, "consumed"))
     assert ledger.totals()["in_flight"] == SIBLINGS
 
 
 def test_nothing_is_settled_twice_or_out_of_nowhere(ledger: Ledger) -> None:
     lease(ledger, 0)
-    ledger.settle(0, step=1, consumed=4, dropped={})
+    ledger.settle(0, step=1, fates=USED)
     with pytest.raises(ValueError, match="lease 0 is not open"):
-        ledger.settle(0, step=2, consumed=4, dropped={})
+        ledger.settle(0, step=2, fates=USED)
     with pytest.raises(ValueError, match="lease 7 is not open"):
-        ledger.settle(7, step=2, consumed=4, dropped={})
+        ledger.settle(7, step=2, fates=USED)
 
 
 def test_a_lease_number_is_used_once(ledger: Ledger) -> None:

@@ -36,7 +36,9 @@ def test_a_missing_log_probability_stays_missing() -> None:
     assert math.isnan(logprobs[1])
 
 
-@pytest.mark.parametrize("message", [wire.Want(count=2), wire.Broken(reason="no disk")])
+@pytest.mark.parametrize(
+    "message", [wire.Alive(capacity=2, holding=(7,)), wire.Broken(reason="no disk")]
+)
 def test_the_worker_s_messages_come_back_equal(message: wire.ToLearner) -> None:
     assert wire.decode_to_learner(wire.encode(message)) == message
 
@@ -45,7 +47,7 @@ def test_messages_of_the_other_direction_or_of_nobody_are_refused() -> None:
     with pytest.raises(msgspec.ValidationError):
         wire.decode_to_learner(wire.encode(wire.Stop()))
     with pytest.raises(msgspec.ValidationError):
-        wire.decode_to_worker(wire.encode(wire.Want(count=1)))
+        wire.decode_to_worker(wire.encode(wire.Alive(capacity=1, holding=())))
     with pytest.raises(msgspec.DecodeError):
         wire.decode_to_learner(b"\xc1")
     wrong = {"type": "Lease", "lease": "three", "task": make_task(), "samples": 1, "seed": 1}

@@ -64,13 +64,13 @@ def lease(number: int) -> wire.Lease:
 
 def test_groups_are_collected_side_by_side_and_each_makes_room_for_another() -> None:
     async def learner(socket: zmq.asyncio.Socket) -> None:
-        assert await receive(socket) == wire.Want(count=2)
+        assert await receive(socket) == wire.Alive(capacity=2, holding=())
         await send(socket, lease(0))
         await send(socket, lease(1))
         answers = [await receive(socket) for _ in range(4)]
         groups = [a.group.lease for a in answers if isinstance(a, wire.Done)]
         assert groups == [1, 0]  # the quick one did not wait for the slow one
-        assert [a for a in answers if isinstance(a, wire.Want)] == [wire.Want(count=1)] * 2
+        assert [a.holding for a in answers if isinstance(a, wire.Alive)] == [(0,), ()]
         assert all(a.counters == {"calls": 2.0} for a in answers if isinstance(a, wire.Done))
         await send(socket, wire.Stop())
 

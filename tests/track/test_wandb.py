@@ -112,3 +112,30 @@ def test_whatever_wandb_raises_is_one_warning_and_a_count(tmp_path: Path) -> Non
     tracker.close()
     assert said[0] == "wandb failed (RuntimeError: service died); the run goes on"
     assert said[1].startswith("wandb lost 4 record(s)")
+
+
+CONTINUED = """
+import pathlib, sys
+from rltrain.config.algo import TrackConfig
+from rltrain.track import WandbTracker, finish_wandb
+folder, first = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+tracker = WandbTracker(folder, TrackConfig(), name="again", config={"seed": 1})
+tracker.log(first, {"loss": 1.0 / first})
+tracker.close()
+if first > 1:
+    finish_wandb(folder, TrackConfig(), config={"seed": 1}, summary={"eval": {"exact": 0.75}})
+"""
+
+
+def test_a_run_that_goes_on_is_the_same_run_and_gets_its_summary_in_the_end(
+    tmp_path: Path,
+) -> None:
+    for first in (1, 2):
+        done = run_python(CONTINUED, str(tmp_path), str(first))
+        assert done.returncode == 0, done.stderr
+    runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    assert len({path.name.rsplit("-", 1)[1] for path in runs}) == 1, "one id"
+    (last,) = runs[-1].glob("run-*.wandb")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary"]
+    shown = subprocess.run([*command, "--json", str(last)], capture_output=True, text=True)
+    assert json.loads(shown.stdout)["summary"]["final"] == {"eval": {"exact": 0.75}}

@@ -55,7 +55,7 @@ def test_every_file_but_the_marker_is_under_a_checksum(saved: Path) -> None:
     files = {p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()}
     assert set(sums) == files - {MARKER}
     assert "policy/model.safetensors" in sums
-    assert "optimizer.pt" in sums
+    assert "state.pt" in sums
 
 
 def test_a_truncated_file_is_named(saved: Path) -> None:
@@ -66,10 +66,10 @@ def test_a_truncated_file_is_named(saved: Path) -> None:
 
 
 def test_a_single_flipped_bit_is_named(saved: Path) -> None:
-    state = bytearray((saved / "optimizer.pt").read_bytes())
+    state = bytearray((saved / "state.pt").read_bytes())
     state[len(state) // 2] ^= 1
-    (saved / "optimizer.pt").write_bytes(state)
-    with pytest.raises(ValueError, match=r"optimizer\.pt is damaged"):
+    (saved / "state.pt").write_bytes(state)
+    with pytest.raises(ValueError, match=r"state\.pt is damaged"):
         verify_checkpoint(saved)
 
 
@@ -105,6 +105,13 @@ def test_a_save_that_was_killed_leaves_nothing_that_is_taken_for_a_checkpoint(
     assert latest_checkpoint(tmp_path) == again
     assert verify_checkpoint(again) == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00003", "step-00004"]
+
+
+def test_step_100000_comes_after_step_99999(tmp_path: Path) -> None:
+    for step in (100_000, 99_999):
+        (tmp_path / f"step-{step:05d}").mkdir()
+        (tmp_path / f"step-{step:05d}" / MARKER).write_text("{}")
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-100000"
 
 
 def test_a_folder_without_checkpoints_has_no_latest_one(tmp_path: Path) -> None:

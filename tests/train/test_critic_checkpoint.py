@@ -11,10 +11,11 @@ import pytest
 from rltrain.config.algo import AlgoConfig, LoraConfig
 from rltrain.launch.export import export_run
 from rltrain.rundir import RunDir
-from rltrain.train.checkpoint import restore_critic, save_checkpoint, verify_checkpoint
+from rltrain.train.checkpoint import save_checkpoint, verify_checkpoint
 from rltrain.train.learner import PolicyLearner
 from rltrain.train.model import add_lora
 from rltrain.train.objective import Objective
+from rltrain.train.restore import restore_critic
 from rltrain.warmup.tokenizer import train_tokenizer
 from tests.makers import random_families, tiny_policy
 from tests.train.test_critic import PLAIN, TRAIN, batch_of, learner_of, same, state_of
