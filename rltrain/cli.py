@@ -1,4 +1,4 @@
-"""The command line: `rltrain train | build | eval | export | report | pairs | tasks | score`.
+"""The command line: `rltrain COMMAND`, one module of `rltrain.commands` each.
 
 This file finds the command, turns errors into one sentence with the right exit code, and imports
 nothing heavy. Exit codes: 0 done, 2 something the user can put right, 3 a part of the system
@@ -21,9 +21,14 @@ COMMANDS = {
     "eval": "evaluate a finished run's policy, or any model folder, on held-out tasks",
     "export": "write a run's adapter or model, ready for PEFT, transformers and vLLM",
     "report": "write report.html and summary.json of a run again",
+    "audit": "check from a run's files alone that nothing was lost, doubled or damaged",
+    "audit-env": "attack an environment's reward with agents that know nothing",
+    "flags": "look through a run's flags, and confirm or reject them",
+    "detect-bench": "measure the detectors on labelled answers, ours or yours",
     "pairs": "select preference pairs, or answers to imitate, from a run's rollouts",
     "tasks": "print an environment's tasks as JSON lines",
     "score": "score answers from a JSONL file: every gate, flag, reward and truth",
+    "lint-rewards": "find what is wrong with a gated reward before a policy does",
 }
 
 HELP = """rltrain: reinforcement-learning training of language models, where every number is true.
@@ -61,7 +66,7 @@ def run(name: str, args: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        importlib.import_module(f"rltrain.commands.{name}").main(args)
+        importlib.import_module(f"rltrain.commands.{name.replace('-', '_')}").main(args)
     except UserError as error:
         return _fail(str(error), 2)
     except RltrainError as error:

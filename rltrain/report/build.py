@@ -22,10 +22,12 @@ import yaml  # type: ignore[import-untyped,unused-ignore]
 from markupsafe import Markup
 
 from rltrain.report import tables, text
+from rltrain.report.audit import audit
 from rltrain.report.data import Run, load
 from rltrain.report.figures import Curves
 from rltrain.report.headline import alarms, headline, tiles, wall_s
 from rltrain.report.health import all_figures
+from rltrain.report.interruptions import story
 from rltrain.report.scan import Scan, scan
 from rltrain.report.summary import summary_of
 from rltrain.track.files import write_text
@@ -33,8 +35,8 @@ from rltrain.track.files import write_text
 ASSETS = Path(__file__).parent / "assets"
 POSTER = ("reward-truth", "funnel", "hacks")
 _HEALTH = (
-    "staleness", "mismatch", "entropy", "lengths", "shares", "optimizer", "critic", "preference",
-    "margins",
+    "timeline", "staleness", "mismatch", "entropy", "lengths", "shares", "optimizer", "critic",
+    "preference", "margins",
 )  # fmt: skip
 
 
@@ -72,6 +74,8 @@ def _context(run: Run, found: Scan) -> dict[str, Any]:
         "figures": figures,
         "note": Curves(run.rows).note if run.rows else "",
         "health": [figures[name] for name in _HEALTH if name in figures],
+        "audit": tables.verdict(audit(run.path, hashed=False)),
+        "interruptions": story(run),
         "data": _data(figures),
         "hacks": tables.hacks(run, found),
         "pairs": tables.pairs(run),

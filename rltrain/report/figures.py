@@ -36,7 +36,18 @@ class Figure:
     wide: bool = False
 
     def spec(self) -> dict[str, Any]:
-        return {"data": self.data, "layout": self.layout}
+        """What plotly draws. It reads a little HTML in every text (links, for one), and names and
+        texts come from configs, errors and policies: so no text has a `<`."""
+        spec: dict[str, Any] = _inert({"data": self.data, "layout": self.layout})
+        return spec
+
+
+def _inert(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _inert(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_inert(item) for item in value]
+    return value.replace("<", "\u2039").replace(">", "\u203a") if isinstance(value, str) else value
 
 
 class Curves:

@@ -22,6 +22,7 @@ from rltrain.report.figures import (
     reward_truth,
     tiers,
 )
+from rltrain.report.interruptions import timeline
 
 
 class _Line(NamedTuple):
@@ -154,11 +155,11 @@ def health(curves: Curves) -> list[Figure]:
 def all_figures(run: Run) -> dict[str, Figure]:
     """Every chart that the run has the numbers for, by id."""
     if not run.rows:
-        found = [tiers(run)]
+        found = [tiers(run), timeline(run)]
     else:
         curves = Curves(run.rows)
         found = [
             reward_truth(run, curves), funnel(run), hack_rates(run, curves), tiers(run),
-            *health(curves), timing(curves),
+            *health(curves), timing(curves), timeline(run),
         ]
     return {figure.id: figure for figure in found if figure is not None}

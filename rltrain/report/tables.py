@@ -149,6 +149,37 @@ def checks(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
+def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the audit found, as the page shows it."""
+    releases = found["re_leased"] or {"leases": None, "times": None}
+    rows = [
+        ("adds up", {True: "yes", False: "NO", None: text.NONE}[found["adds_up"]]),
+        ("groups in two step files", text.integer(found["duplicates"]["groups_in_two_files"])),
+        ("skipped tasks", text.integer(found["skipped_positions"])),
+        ("leases given out again", text.integer(releases["leases"])),
+        ("resumed from a checkpoint", text.integer(_count(found["resumes"]))),
+        ("dropped rollouts, tokens longer than consumed", _longer(found["lengths"])),
+    ]
+    return {
+        "sound": found["sound"], "problems": [redact_text(line) for line in found["problems"]],
+        "state": found["state"], "rows": rows,
+    }
+
+
+def _count(items: Any) -> int | None:
+    return None if items is None else len(items)
+
+
+def _longer(lengths: Mapping[str, Any] | None) -> str:
+    difference = (lengths or {}).get("difference")
+    if difference is None:
+        return text.NONE
+    value, interval = difference["tokens"], difference["ci95"]
+    if interval is None:
+        return f"{value:+.1f}"
+    return f"{value:+.1f} (95 % interval {interval[0]:+.1f} to {interval[1]:+.1f})"
+
+
 def events(run: Run) -> dict[str, Any]:
     """The last events, oldest first, and how many earlier ones were left out."""
     shown = run.events[-_MOST_EVENTS:]

@@ -63,6 +63,8 @@ CREATE INDEX email_events_by_kind ON email_events (kind, day, customer);
 CREATE INDEX views_by_item ON views (kind, item, day, customer);
 """
 
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
+
 Rows = dict[str, list[tuple[object, ...]]]
 
 
@@ -83,9 +85,15 @@ def open_store(rows: Rows) -> Store:
         connection.executemany(f"INSERT INTO {table} VALUES ({marks})", found)
     connection.executescript(_INDEXES)
     connection.commit()
-    # Queries are parameterised; this is the second wall: nothing can write any more.
+    # Queries are parameterised; this is the second wall: nothing can write any more, and no other
+    # statement than a SELECT is prepared, so that nothing can lift the wall or open a file either.
     connection.execute("PRAGMA query_only = ON")
+    connection.set_authorizer(_only_reading)
     return Store(connection=connection, customers=len(rows.get("customers", ())))
+
+
+def _only_reading(action: int, *names: str | None) -> int:
+    return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY
 
 
 def build_stores(tags: Sequence[str]) -> tuple[Store, ...]:
