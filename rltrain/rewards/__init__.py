@@ -1,9 +1,14 @@
 """What an answer earns: `Episode -> Judged -> Screened`.
 
-`gates` walks the stages and stops at the first failure · `judge` is an LLM behind an
-OpenAI-compatible server · `calibration` measures how far that judge can be trusted · `trl` lets any
-TRL reward function be a gate · `reward_model` scores with a trained model. The detectors come in
-from outside, as a function of a `Judged`.
+`gates` walks the stages and stops at the first failure · `stages` is one gate with its check, its
+deadline and its memory · `ladder` says what each outcome may pay · `bonus` orders the best answers
+among themselves · `lint` and `probe` find what is wrong with a reward before a run · `savings`
+counts what was never asked.
+
+Checks: `schemas` (JSON Schema, pydantic) over `structured` (strict JSON) · `program` runs answers
+in the sandbox · `trl` lets any TRL reward function be a gate · `reward_model` scores with a trained
+model · `judge` is an LLM behind an OpenAI-compatible server, `calibration` measures how far it can
+be trusted. The environment's own and the detectors come in from outside.
 """
 
 from rltrain.rewards.calibration import agreement, calibrate

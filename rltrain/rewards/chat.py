@@ -28,10 +28,12 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 class Unusable(Exception):
     """No usable answer this time. Internal: becomes `JudgeFault` once retries are spent."""
 
-    def __init__(self, cause: str, *, retry: bool = True) -> None:
+    def __init__(self, cause: str, *, retry: bool = True, away: bool = False) -> None:
         super().__init__(cause)
         self.retry = retry
         """Whether asking again can help."""
+        self.away = away
+        """Whether the service is out of reach, overloaded or starting: waiting can help."""
 
 
 class ChatClient:
@@ -80,11 +82,12 @@ class ChatClient:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._http.post(self._url, json=body)
         except (TimeoutError, httpx.TimeoutException):
-            raise Unusable(f"no answer within {self._timeout_s:g} s") from None
+            raise Unusable(f"no answer within {self._timeout_s:g} s", away=True) from None
         except httpx.ConnectError as error:
-            raise Unusable(f"connection failed ({error})") from None
+            raise Unusable(f"connection failed ({error})", away=True) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unusable(f"{type(error).__name__} ({error})") from None
+            away = isinstance(error, httpx.TransportError)
+            raise Unusable(f"{type(error).__name__} ({error})", away=away) from None
         self._require_ok(response)
         return _content(response)
 
@@ -100,7 +103,7 @@ class ChatClient:
                 f"Check {self._key_env}, rewards.judge.endpoint and rewards.judge.model."
             )
         if status >= 500 or status in PASSING:
-            raise Unusable(f"HTTP {status}")
+            raise Unusable(f"HTTP {status}", away=True)
         raise Unusable(f"HTTP {status}: {self._body(response)}", retry=False)
 
     def _body(self, response: httpx.Response) -> str:

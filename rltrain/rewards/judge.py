@@ -5,6 +5,7 @@
 The judge reads the environment's prompt over the *canonical* answer: what the policy wrote never
 reaches it, so there is nothing to inject into. A judge that is down, slow, or answers anything but
 one of the configured words raises `JudgeFault`; the sibling is dropped and counted, never scored 0.
+Before that, a judge that is out of reach is waited for up to `patience_s`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 
 from rltrain.config.rewards import JudgeConfig
 from rltrain.errors import JudgeFault, UserError
+from rltrain.outage import Outages, Report, unreported
 from rltrain.rewards.chat import ChatClient, Unusable
 from rltrain.types import Message, Task, Verdict
 
@@ -28,6 +30,8 @@ Prompt = Callable[[Task, str], Sequence[Message]]
 MAX_TOKENS = 16
 """Enough for one word; a longer answer is not a verdict."""
 MAX_BACKOFF_S = 30.0
+MIN_KNOCK_S, MAX_KNOCK_S = 0.2, 2.0
+"""Pause between two tries at a judge that is out of reach."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +55,16 @@ class JudgeStats:
     """Sum over `verdicts`, waiting for a slot and retries included."""
 
 
+def _check_verdicts(verdicts: Mapping[str, float]) -> None:
+    bad = {word: score for word, score in verdicts.items() if not 0.0 <= score <= 1.0}
+    blank = [word for word in verdicts if not word or word != word.strip()]
+    if not verdicts or bad or blank:
+        raise UserError(
+            "rewards.judge.verdicts must map words without surrounding spaces to scores in "
+            f"[0, 1]; got {verdicts!r}."
+        )
+
+
 class LLMJudge:
     """A `Check` over canonical answers. Use one instance inside one event loop; `aclose()` it."""
 
@@ -61,6 +75,7 @@ class LLMJudge:
         *,
         endpoint: str | None = None,
         guided: bool = False,
+        report: Report = unreported,
     ) -> None:
         """
         Args:
@@ -69,19 +84,14 @@ class LLMJudge:
             endpoint: base URL ending in /v1; needed if the config names none (own server).
             guided: ask the server to decode one of the verdicts only (vLLM's
                 `structured_outputs`). The answer is validated here in either case.
+            report: told when the judge has been out of reach for a second, and when it is back.
 
         Raises `UserError` for a missing or malformed endpoint or impossible verdicts.
         """
         url = config.endpoint or endpoint
         if url is None:
             raise UserError("rewards.judge.endpoint is not set and no own judge server was given.")
-        bad = {word: score for word, score in config.verdicts.items() if not 0.0 <= score <= 1.0}
-        blank = [word for word in config.verdicts if not word or word != word.strip()]
-        if not config.verdicts or bad or blank:
-            raise UserError(
-                "rewards.judge.verdicts must map words without surrounding spaces to scores in "
-                f"[0, 1]; got {config.verdicts!r}."
-            )
+        _check_verdicts(config.verdicts)
         self.version = config.version
         self.stats = JudgeStats()
         self._config = config
@@ -97,6 +107,7 @@ class LLMJudge:
         self._cache: OrderedDict[str, str] = OrderedDict()
         self._in_flight: dict[str, asyncio.Task[str]] = {}
         self._jitter = random.Random()
+        self._outages = Outages(report)
 
     def __repr__(self) -> str:
         return f"LLMJudge(endpoint={self._client.shown!r}, model={self._config.model!r})"
@@ -104,8 +115,8 @@ class LLMJudge:
     async def __call__(self, task: Task, answer: str) -> Verdict:
         """Judge a canonical answer.
 
-        Raises `JudgeFault` if no usable verdict came within the retries, `UserError` if the server
-        refuses us (401, 403, 404).
+        Raises `JudgeFault` if no usable verdict came within retries and patience, `UserError` if
+        the server refuses us (401, 403, 404).
         """
         assert answer is not None, "the judge must not be asked about an answer that does not parse"
         started = time.perf_counter()
@@ -175,19 +186,29 @@ class LLMJudge:
     async def _ask(self, key: str, messages: Sequence[Message]) -> str:
         started = time.perf_counter()
         body = self._body(messages)
-        for attempt in range(self._config.retries + 1):
+        attempt = 0
+        while True:
             try:
                 word = await self._attempt(body)
                 break
             except Unusable as error:
-                if not error.retry or attempt == self._config.retries:
+                waited_s = time.perf_counter() - started
+                spent = attempt >= self._config.retries
+                # Out of reach, it says nothing about this question: time decides, not tries.
+                if error.away and waited_s < self._config.patience_s:
+                    spent = False
+                if spent or not error.retry:
                     self.stats.faults += 1
                     raise JudgeFault(
                         f"The judge at {self._client.shown} gave no usable verdict after "
-                        f"{attempt + 1} attempt(s): {error}."
+                        f"{attempt + 1} attempt(s) in {waited_s:.0f} s: {error}."
                     ) from error
                 self.stats.retries += 1
-            await asyncio.sleep(self._backoff_s(attempt))
+                pause_s = self._backoff_s(attempt, MAX_KNOCK_S if error.away else MAX_BACKOFF_S)
+                if attempt >= self._config.retries:
+                    pause_s = max(pause_s, MIN_KNOCK_S)
+            attempt += 1
+            await asyncio.sleep(pause_s)
         self.stats.verdicts += 1
         self.stats.latency_s += time.perf_counter() - started
         self._remember(key, word)
@@ -197,7 +218,7 @@ class LLMJudge:
         """One request. The slot is held for the request only, not while backing off."""
         async with self._slots:
             self.stats.calls += 1
-            text = await self._client.complete(body)
+            text = await self._complete(body)
         word = text.strip()
         if word not in self._config.verdicts:
             raise Unusable(
@@ -205,8 +226,19 @@ class LLMJudge:
             )
         return word
 
-    def _backoff_s(self, attempt: int) -> float:
-        delay_s: float = min(MAX_BACKOFF_S, self._config.backoff_s * 2**attempt)
+    async def _complete(self, body: Mapping[str, object]) -> str:
+        name = f"judge {self._client.shown}"
+        try:
+            text = await self._client.complete(body)
+        except Unusable as error:
+            if error.away:
+                self._outages.failed(name, str(error))
+            raise
+        self._outages.answered(name)
+        return text
+
+    def _backoff_s(self, attempt: int, most_s: float) -> float:
+        delay_s: float = min(most_s, self._config.backoff_s * 2 ** min(attempt, 16))
         return delay_s * self._jitter.uniform(0.5, 1.5)
 
     def _remember(self, key: str, word: str) -> None:

@@ -7,13 +7,18 @@ the data set. See "Using a custom reward function" in TRL's documentation of `GR
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rltrain.errors import EnvironmentFault, UserError
-from rltrain.rewards.verdicts import NOT_APPLICABLE
+from rltrain.algo.named import find
+from rltrain.errors import EnvironmentFault, RltrainError, UserError
+from rltrain.rewards.verdicts import NOT_APPLICABLE, raised
 from rltrain.types import Task, Verdict
 
 RewardFunction = Callable[..., Any]
@@ -28,8 +33,11 @@ class TRLCheck:
     carried on unchanged. NaN is treated as a broken function, not as None.
 
     A synchronous function runs in the event loop's thread, as it does in TRL: many (math_verify)
-    set alarms, which only the main thread may do. Keep it short, or make it `async`.
+    set alarms, which only the main thread may do. Keep it short, or make it `async`. With a
+    deadline (`threaded`) it runs in a thread of its own, which is left behind when that passes.
     """
+
+    threaded = False
 
     def __init__(
         self,
@@ -57,27 +65,51 @@ class TRLCheck:
         self._function = function
         self._low, self._high, self._pass_at = low, high, pass_at
         self._conversational = conversational
-        self._name = getattr(function, "__name__", type(function).__name__)
+        named = function.func if isinstance(function, functools.partial) else function
+        self._name = getattr(named, "__name__", type(named).__name__)
+
+    @classmethod
+    def load(
+        cls, path: str, args: Mapping[str, Any], *, threaded: bool = False, **settings: Any
+    ) -> TRLCheck:
+        """From `package.module:function` and further keyword arguments for it.
+
+        Raises `UserError` if it cannot be loaded or called."""
+        function = find("rewards.stages: function", path, {})
+        if not callable(function):
+            raise UserError(f"rewards.stages: {path} is no function")
+        made = cls(functools.partial(function, **args) if args else function, **settings)
+        made.threaded = threaded
+        return made
 
     async def __call__(self, task: Task, answer: str) -> Verdict:
         """Score one answer.
 
-        Raises `UserError` for a reward outside [low, high], `EnvironmentFault` for NaN or a reply
-        that is not one reward per completion.
+        Raises `UserError` for a reward outside [low, high], `EnvironmentFault` naming the function
+        for an exception in it, NaN, or a reply that is not one reward per completion.
         """
-        rewards = self._function(**self._arguments(task, answer))
-        if inspect.isawaitable(rewards):
-            rewards = await rewards
-        reward = self._single(rewards)
+        reward = self._single(await self._ask(self._arguments(task, answer)))
         if reward is None:
             return self._verdict(True, 0.0, f"{NOT_APPLICABLE}: {self._name} returned None")
         if not self._low <= reward <= self._high:
             raise UserError(
                 f"TRL reward function {self._name!r} returned {reward:g}, outside of "
-                f"[{self._low:g}, {self._high:g}]; give TRLCheck its true low and high."
+                f"[{self._low:g}, {self._high:g}]; give its true `range`."
             )
         score = (reward - self._low) / (self._high - self._low)
         return self._verdict(score >= self._pass_at, score, f"reward: {reward:g}")
+
+    async def _ask(self, arguments: Mapping[str, Any]) -> Any:
+        given = self._function.keywords if isinstance(self._function, functools.partial) else {}
+        call = functools.partial(self._function, **{**arguments, **given})  # not a task's column
+        try:
+            rewards = await in_thread(call) if self.threaded else call()
+            return await rewards if inspect.isawaitable(rewards) else rewards
+        except RltrainError:
+            raise
+        except (Exception, SystemExit) as error:
+            text = f"Reward function {self._name!r} is broken: it {raised(error)}"
+            raise EnvironmentFault(text) from error
 
     def _verdict(self, passed: bool, score: float, reason: str) -> Verdict:
         return Verdict(
@@ -109,10 +141,42 @@ class TRLCheck:
         reward = rewards[0]
         if reward is None:
             return None
-        number = float(reward)
+        try:
+            # A number of any library has `__float__`; text that looks like one has not.
+            number = float("nan") if isinstance(reward, str | bytes) else float(reward)
+        except (TypeError, ValueError):
+            number = float("nan")
         if not math.isfinite(number):
-            raise EnvironmentFault(f"TRL reward function {self._name!r} returned {number}.")
+            raise EnvironmentFault(
+                f"TRL reward function {self._name!r} returned {reward!r:.80}, which is no finite "
+                "number."
+            )
         return number
+
+
+async def in_thread(call: Callable[[], Any]) -> Any:
+    """Run it in a thread that ends with the process, however long it takes; raises what it does."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if not done.done():  # nobody waits any more
+            done.set_result((value, error))
+
+    def work() -> None:
+        value, error = None, None
+        try:
+            value = call()
+        except BaseException as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=work, daemon=True, name="rltrain-reward").start()
+    value, error = await done
+    if error is not None:
+        raise error
+    return value
 
 
 def _ignore(*_: Any, **__: Any) -> None:

@@ -10,7 +10,9 @@ from rltrain.types import Verdict
 NOT_APPLICABLE = "not_applicable"
 """A passing verdict whose reason starts with this code leaves the score of the gate before it."""
 UNPARSED = "unparsed"
-"""The judge was not asked, because the answer has no canonical form."""
+"""The check was not asked, because the answer has no canonical form."""
+MOST_CHARS = 300
+"""Of an exception's text in a fault."""
 
 
 def is_applicable(verdict: Verdict) -> bool:
@@ -24,7 +26,16 @@ def require_unit(value: float, what: str) -> float:
     Raises `EnvironmentFault` naming `what` otherwise: a NaN or an out-of-range score says that the
     check is broken, not that the policy is wrong.
     """
+    if not hasattr(value, "__float__"):  # text that looks like a number is none
+        raise EnvironmentFault(f"{what} gave a {type(value).__name__}; it must give a number.")
     number = float(value)
     if not math.isfinite(number) or not 0.0 <= number <= 1.0:
         raise EnvironmentFault(f"{what} gave {number!r}; it must give a number in [0, 1].")
     return number
+
+
+def raised(error: BaseException) -> str:
+    """An exception as a fault's text: short, and without what UTF-8 cannot hold, since it may
+    quote what a policy wrote."""
+    text = f"raised {type(error).__name__}: {error}"[:MOST_CHARS]
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -96,11 +96,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving() -> Iterator[JudgeServer]:
+def serving(port: int = 0) -> Iterator[JudgeServer]:
     """The server in a thread, listening before the block begins and gone after it."""
     app = JudgeServer()
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     app.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     config = uvicorn.Config(
         app, log_level="critical", lifespan="off", timeout_graceful_shutdown=0, ws="none"

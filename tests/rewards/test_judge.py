@@ -24,8 +24,8 @@ PROMPT = FakeEnvironment({}).judge_prompt
 
 def make_judge(server: JudgeServer | str, *, guided: bool = False, **overrides: Any) -> LLMJudge:
     endpoint = server if isinstance(server, str) else server.endpoint
-    config = {"endpoint": endpoint, "backoff_s": 0.001, "timeout_s": 0.3, "retries": 2, **overrides}
-    return LLMJudge(JudgeConfig.model_validate(config), PROMPT, guided=guided)
+    config = {"endpoint": endpoint, "backoff_s": 0.001, "timeout_s": 0.3, "retries": 2} | overrides
+    return LLMJudge(JudgeConfig.model_validate({"patience_s": 0, **config}), PROMPT, guided=guided)
 
 
 def use(judge: LLMJudge, what: Callable[[LLMJudge], Awaitable[Any]]) -> Any:
@@ -85,7 +85,7 @@ def test_passing_trouble_is_retried_and_lasting_trouble_is_a_fault(
     assert (judge.stats.calls, judge.stats.retries, judge.stats.faults) == (2, 1, 0)
 
     server.behaviours, server.requests = [trouble], []
-    judge = make_judge(server, timeout_s=0.15)
+    judge = make_judge(server)
     with pytest.raises(JudgeFault) as caught:
         ask(judge)
     text = str(caught.value)
@@ -150,7 +150,7 @@ def test_the_api_key_is_sent_and_never_shown(
     monkeypatch.setenv("MY_KEY", f"{KEY}\n")
     server.behaviours = [trouble]
     secret_url = server.endpoint + "?token=a-query-token"
-    judge = make_judge(secret_url, api_key_env="MY_KEY", retries=0, timeout_s=0.1)
+    judge = make_judge(secret_url, api_key_env="MY_KEY", retries=0, timeout_s=0.5)
     with pytest.raises((JudgeFault, UserError)) as caught:
         ask(judge)
     assert server.authorization == [f"Bearer {KEY}"]

@@ -95,10 +95,10 @@ def test_a_reward_function_of_trl_itself_is_a_gate_as_it_is() -> None:
     assert not call(check, "4").passed
 
 
-def test_an_exception_of_the_function_is_an_environment_fault_of_that_gate() -> None:
+def test_an_exception_of_the_function_is_an_environment_fault_that_names_it() -> None:
     def broken(prompts: Any, completions: Any, **_: Any) -> list[float]:
         raise RuntimeError("no")
 
     gates = GatedReward([StageConfig(check="trl")], FakeEnvironment({"trl": TRLCheck(broken)}))
-    with pytest.raises(EnvironmentFault, match=r"'trl'.*RuntimeError"):
+    with pytest.raises(EnvironmentFault, match=r"'broken'.*RuntimeError"):
         asyncio.run(gates.judge_episode(make_episode()))
