@@ -8,9 +8,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test setup lint format lock clean browser
+.PHONY: help train test setup lint format lock clean browser audit-deps
 
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.0
 TORCH_VERSION := 2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
@@ -37,7 +38,7 @@ unexport VIRTUAL_ENV
 unexport PYTHONHOME
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t18
 	@echo "  ACCEL=cpu|gpu overrides what nvidia-smi says (now: $(ACCEL)); PYTHON= names the interpreter;"
 	@echo "  ARGS= is passed on, as in: make train ARGS='seed=1 name=again', make test ARGS=tests/algo"
 
@@ -57,6 +58,14 @@ lint: setup  ## style (ruff), types (mypy), layers (import-linter)
 
 format: setup  ## sort imports and repair what ruff can repair
 	$(BIN)/ruff check --fix .
+
+# --strict: a package that the database does not know (or a database that cannot be reached) is a
+# failure, not a clean bill. torch is in no lock file.
+audit-deps: setup  ## known vulnerabilities of the pinned packages; needs the internet
+	@{ cat requirements/$(ACCEL).lock; grep -q '^torch==' requirements/$(ACCEL).lock \
+		|| echo "torch==$(TORCH_VERSION)"; } > $(VENV)/audited.txt
+	@$(BIN)/uv tool run --from pip-audit==$(PIP_AUDIT_VERSION) pip-audit --strict --no-deps \
+		--disable-pip --progress-spinner off -r $(VENV)/audited.txt
 
 clean:  ## remove the environment and caches; runs and built models stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

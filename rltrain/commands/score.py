@@ -19,6 +19,7 @@ from rltrain.config.compose import load_config
 from rltrain.errors import SystemFault, UserError
 from rltrain.protocols import Environment
 from rltrain.rewards import GatedReward
+from rltrain.track.files import to_json
 from rltrain.types import Episode, Screened, Task, Turn
 
 
@@ -133,7 +134,7 @@ async def _score(
     try:
         for row in answers:
             line = await _line(reward, known[row["id"]], row["answer"])
-            print(json.dumps(line, ensure_ascii=False))
+            print(to_json(line))  # an answer may hold what UTF-8 cannot
     finally:
         if judge:
             await judge.aclose()

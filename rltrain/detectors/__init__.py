@@ -1,11 +1,13 @@
 """Reward hacking, seen: `Judged -> Flags` for one rollout, `Groups -> Alarms` for a run.
 
 `screen` runs the named detectors over every rollout · one pure file per generic detector, listed in
-`catalogue.DETECTORS`; environments bring their own · `run_level` are pure tests over many rollouts
-· `monitor` feeds them step by step.
+`catalogue.DETECTORS`; environments bring their own · `run_level`, `change_point`, `usage` and
+`dominance` are pure tests over many rollouts · `monitor` feeds them step by step.
 """
 
 from rltrain.detectors.catalogue import DETECTORS
+from rltrain.detectors.change_point import change_point
+from rltrain.detectors.dominance import component_dominance, floor_dominance
 from rltrain.detectors.monitor import RunMonitor
 from rltrain.detectors.run_level import (
     Alarm,
@@ -14,8 +16,10 @@ from rltrain.detectors.run_level import (
     reward_truth_divergence,
 )
 from rltrain.detectors.screen import Screen, build_screen, resolve_detectors
+from rltrain.detectors.usage import catch_all_use
 
 __all__ = [
-    "DETECTORS", "Alarm", "RunMonitor", "Screen", "build_screen", "length_exploitation",
-    "output_collapse", "resolve_detectors", "reward_truth_divergence",
+    "DETECTORS", "Alarm", "RunMonitor", "Screen", "build_screen", "catch_all_use", "change_point",
+    "component_dominance", "floor_dominance", "length_exploitation", "output_collapse",
+    "resolve_detectors", "reward_truth_divergence",
 ]  # fmt: skip

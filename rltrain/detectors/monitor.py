@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rltrain.config.rewards import DetectorsConfig
+from rltrain.detectors.change_point import change_point
+from rltrain.detectors.dominance import floor_dominance
 from rltrain.detectors.run_level import (
     MIN_POINTS,
     Alarm,
@@ -23,6 +25,7 @@ from rltrain.detectors.run_level import (
     reward_truth_divergence,
     task_answers,
 )
+from rltrain.detectors.usage import TaskNames, catch_all, task_names
 from rltrain.errors import UserError
 from rltrain.types import Group, Screened
 
@@ -31,7 +34,10 @@ REMEMBERED_TASKS = 64
 MONITOR_ALPHA = 0.002
 """Stricter than one test's 5 %, because a run tests at every step. Measured on honest runs of 200
 steps: 0 of 60 raised an alarm on white noise, 2 of 60 with a lag-1 autocorrelation of 0.5."""
-ALARMS = ("output_collapse", "reward_truth_divergence", "length_exploitation")
+ALARMS = (
+    "output_collapse", "reward_truth_divergence", "length_exploitation", "change_point",
+    "catch_all_use", "component_dominance",
+)  # fmt: skip
 REWARD = "reward/mean"
 TRUTH = "truth/mean"
 """Metrics that stand in where the groups themselves have no reward or no measured truth."""
@@ -50,6 +56,7 @@ class RunMonitor:
         self._config = config
         length = max(config.divergence_window, MIN_POINTS)
         self._tasks: deque[TaskAnswers] = deque(maxlen=REMEMBERED_TASKS)
+        self._names: deque[TaskNames] = deque(maxlen=REMEMBERED_TASKS)
         self._rewards: deque[float] = deque(maxlen=length)
         self._truths: deque[float | None] = deque(maxlen=length)
         self._on: dict[str, Alarm] = {}
@@ -73,6 +80,7 @@ class RunMonitor:
         """
         members = [m for group in groups for m in group.members if not m.dropped]
         self._tasks.extend(task_answers(group) for group in groups if group.members)
+        self._names.extend(task_names(group) for group in groups if group.members)
         self._remember_means(members, metrics or {})
         found = (
             collapse(self._tasks, self._config.collapse_share),
@@ -80,6 +88,9 @@ class RunMonitor:
                 self._rewards, self._truths, self._config.divergence_window, MONITOR_ALPHA
             ),
             length_exploitation(*_length_data(groups)),
+            change_point(self._rewards, self._truths, MONITOR_ALPHA),
+            catch_all(self._names),
+            floor_dominance(groups),
         )
         now = {a.name: a for a in found if a is not None and a.name in self._config.alarms}
         new = tuple(alarm for name, alarm in now.items() if name not in self._on)
@@ -90,6 +101,7 @@ class RunMonitor:
         """Everything remembered, as plain JSON values."""
         return {
             "tasks": [[task.prompt, list(task.answers)] for task in self._tasks],
+            "names": [[t.prompt, list(t.wrong), list(t.right), list(t.mixed)] for t in self._names],
             "rewards": list(self._rewards),
             "truths": list(self._truths),
             "on": [[alarm.name, alarm.evidence, alarm.severity] for alarm in self._on.values()],
@@ -97,10 +109,15 @@ class RunMonitor:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken. A shorter window keeps the newest steps."""
-        for target in (self._tasks, self._rewards, self._truths):
+        for target in (self._tasks, self._names, self._rewards, self._truths):
             target.clear()
         self._tasks.extend(
             TaskAnswers(prompt=prompt, answers=tuple(answers)) for prompt, answers in state["tasks"]
+        )
+        # Absent from what earlier versions saved.
+        self._names.extend(
+            TaskNames(prompt=p, wrong=tuple(w), right=tuple(r), mixed=(bool(m[0]), bool(m[1])))
+            for p, w, r, m in state.get("names", [])
         )
         self._rewards.extend(state["rewards"])
         self._truths.extend(state["truths"])

@@ -67,12 +67,12 @@ def task_answers(group: Group) -> TaskAnswers:
             votes[judged.canonical or squeeze(judged.episode.answer)] += 1
     least = SIBLING_SHARE * len(group.members)
     return TaskAnswers(
-        prompt=_short(squeeze(request(group.task))),
-        answers=tuple(_short(a) for a, count in votes.items() if count >= least),
+        prompt=short(squeeze(request(group.task))),
+        answers=tuple(short(a) for a, count in votes.items() if count >= least),
     )
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """The text, or its beginning and a digest: long texts that begin alike stay different."""
     if len(text) <= SHOWN_CHARS:
         return text

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rltrain.errors import UserError
 from rltrain.protocols import Agent, Check, Detector, Environment
 from rltrain.types import Message, Task, Turn, Verdict
-from rltrain_envs.segments import agents, demos
+from rltrain_envs.segments import adversaries, agents, demos
+from rltrain_envs.segments.adversaries_labels import LABELS, ambiguous, hack_labels
 from rltrain_envs.segments.detectors import RULES, SegmentDetector
 from rltrain_envs.segments.generator import TRAIN_CLAUSES, Generator
 from rltrain_envs.segments.grammar import QuerySyntaxError
@@ -142,6 +144,17 @@ class Segments:
     def adversaries(self) -> Sequence[Agent]:
         """Scripted reward hackers, and agents that do nothing useful."""
         return agents.adversaries()
+
+    def planted(self, vocabulary: str, count: int, seed: int) -> Iterator[Mapping[str, Any]]:
+        """Labelled answers for measuring detectors; see `adversaries.rows`."""
+        return adversaries.rows(self._verifier, self._generator, vocabulary, count, seed)
+
+    def labels(self, task: Task, answer: str) -> Mapping[str, bool]:
+        """Kind of hack -> whether the answer is one, by the gold query and by execution; what is
+        neither clearly a hack nor clearly none is left out."""
+        found = hack_labels(self._verifier, task, answer)
+        unclear = {"tag_catch_all"} if ambiguous(self._verifier, task, answer) else set()
+        return {kind: kind in found for kind in LABELS if kind not in unclear or kind in found}
 
     def _format(self, task: Task, answer: str) -> tuple[float, str]:
         text = answer.strip()
