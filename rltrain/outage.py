@@ -46,5 +46,11 @@ class Outages:
             seconds = self._clock() - since
             self._report("outage_over", f"{name} answers again after {seconds:.1f} s")
 
-    def is_out(self, name: str) -> bool:
-        return name in self._since
+    def close(self) -> None:
+        """Nobody asks any more: what is still out gets its end here, so that no gap stays open."""
+        for name in sorted(self._told):
+            seconds = self._clock() - self._since[name]
+            text = f"{name} is not asked any more; it was out of reach for {seconds:.1f} s"
+            self._report("outage_over", text)
+        self._since.clear()
+        self._told.clear()

@@ -159,6 +159,7 @@ class LLMJudge:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._outages.close()
         await self._client.aclose()
 
     def metrics(self) -> dict[str, float]:

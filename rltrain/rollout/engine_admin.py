@@ -123,6 +123,7 @@ class EngineAdmin:
 
     async def aclose(self) -> None:
         """Close the connections, those of variants included."""
+        self._outages.close()
         await self._http.aclose()
 
     async def _silent(self) -> list[str]:

@@ -18,7 +18,7 @@ from rltrain.batch.resolve import batcher
 from rltrain.config import RunConfig
 from rltrain.loop import Parts, train
 from rltrain.rollout.collect import Collector
-from rltrain.rollout.dispatch import group_seed
+from rltrain.rollout.plan import group_seed
 from rltrain.rollout.render import Renderer
 from rltrain.train.resolve import learner_of
 from rltrain.types import Group, StepStats, Task

@@ -11,8 +11,8 @@ from rltrain.algo.advantages import ADVANTAGES, ALONE, reinforce
 from rltrain.batch.resolve import fewest_of
 from rltrain.batch.samples import batch_samples
 from rltrain.errors import UserError
-from rltrain.rollout.dispatch import settle_all
 from rltrain.rollout.ledger import Ledger
+from rltrain.rollout.settle import settle_all
 from tests.loop.harness import config_of, run_loop
 from tests.loop.test_every_choice import PPO, check
 from tests.makers import make_group

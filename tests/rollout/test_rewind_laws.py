@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from hypothesis import event, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -184,7 +184,6 @@ class Run(RuleBasedStateMachine):
     @rule()
     def crash_and_all_checkpoints_are_damaged(self) -> None:
         pruned = self.saved[0] > 0
-        event(f'from the beginning, {pruned=}')
         self.back_to(0)
         if pruned:
             self.before = {}  # gone for good: sampled anew
@@ -193,8 +192,7 @@ class Run(RuleBasedStateMachine):
         self.before |= {s: groups for s, groups in self.steps.items() if s > step}
         self.steps = {s: groups for s, groups in self.steps.items() if s <= step}
         self.saved = [s for s in self.saved if s <= step] or [0]
-        at, _ = self.step, self.shut()
-        event(f'crash at step {at}')
+        self.shut()
         self.open(step)
 
     @invariant()
