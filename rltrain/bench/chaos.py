@@ -34,6 +34,11 @@ SMALL = (
 )  # fmt: skip
 """A run of many quick steps: what is tested is the machinery, not learning."""
 POLL_S = 0.1
+MEANING = (
+    "Odd runs are asynchronous (lag 1). A harm may strike a run that has not recovered from the one "
+    "before, when little but the front end is alive; it is therefore the most frequent victim. Steps "
+    "after the last checkpoint (one every 5) are done again, on the same rollouts."
+)
 CHANCES = {"kill": 6, "term": 2, "stop": 2, "damage": 1}
 
 
@@ -260,10 +265,7 @@ def text(facts: Mapping[str, Any]) -> str:
         f"{total} harms in {len(rows)} runs (seed {facts['plan']['seed']}): {facts['lost']} "
         f"rollouts lost to the system, {len(facts['problems'])} problems found. From a harm to the "
         f"next step of the run: median {facts['recover_s']['median']:.1f} s, longest "
-        f"{facts['recover_s']['longest']:.1f} s. Odd runs are asynchronous (lag 1). A harm may strike "
-        "a run that has not recovered from the one before, when little but the front end is alive; "
-        "it is therefore the most frequent victim. Steps after the last checkpoint (one every 5) are "
-        "done again, on the same rollouts."
+        f"{facts['recover_s']['longest']:.1f} s. {MEANING}"
     )
     found = "\n".join(f"* {problem}" for problem in facts["problems"])
     tables = [results.table(each) for each in (rows, harms) if each]
