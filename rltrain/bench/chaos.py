@@ -35,9 +35,9 @@ SMALL = (
 """A run of many quick steps: what is tested is the machinery, not learning."""
 POLL_S = 0.1
 MEANING = (
-    "Odd runs are asynchronous (lag 1). A harm may strike a run that has not recovered from the one "
-    "before, when little but the front end is alive; it is therefore the most frequent victim. Steps "
-    "after the last checkpoint (one every 5) are done again, on the same rollouts."
+    "Odd runs are asynchronous (lag 1). A harm may strike a run that has not recovered from the "
+    "one before, when little but the front end is alive; it is therefore the most frequent victim. "
+    "Steps after the last checkpoint (one every 5) are done again, on the same rollouts."
 )
 CHANCES = {"kill": 6, "term": 2, "stop": 2, "damage": 1}
 
