@@ -45,9 +45,9 @@ help:  ## list the targets
 train: setup  ## set up if needed, then run the flagship experiment and write its report
 	@$(BIN)/rltrain train experiment=segments_cpu $(ARGS)
 
-test: setup browser  ## set up if needed, then style, types, layers and all tests
+test: setup browser  ## set up if needed, then style, types, layers and tests; ALL=1 adds the slow ones
 	@status=0; $(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/python -m pytest $(ARGS) || status=1; exit $$status
+	$(BIN)/python -m pytest $(if $(ALL),,-m "not slow") $(ARGS) || status=1; exit $$status
 
 setup: $(STAMP)  ## make .venv with everything pinned; does nothing when it is up to date
 

@@ -34,6 +34,8 @@ from rltrain.rollout.engine_args import EngineSpec, on_cpu, server_args, server_
 __all__ = ["EngineServer", "EngineSpec", "check_port", "free_port", "last_error"]
 
 _POLL_S = 0.1
+_PORT_S = 5.0
+"""What the rest of a killed server gets to let go of its port."""
 _LOWEST_PORT = 10_000
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _ERROR_LINE = re.compile(r"(?:^|\s)((?:[\w.]*(?:Error|Exception|Interrupt)|error): .+)$")
@@ -141,8 +143,19 @@ class EngineServer:
 
         The calling thread must live as long as the server: the kernel ends both together."""
         self.kill()
-        check_port(self.config.host, self.port)
+        self._wait_port()
         self._launch(parent_lasts=True)
+
+    def _wait_port(self) -> None:
+        # EngineCore was forked with the socket open, and nobody can be told when it is gone.
+        deadline = time.monotonic() + _PORT_S
+        while True:
+            try:
+                return check_port(self.config.host, self.port)
+            except UserError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_S)
 
     def _launch(self, *, parent_lasts: bool) -> None:
         cpu = on_cpu()

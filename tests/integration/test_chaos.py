@@ -10,7 +10,9 @@ import pytest
 
 from rltrain.bench.chaos import Plan, main
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("models"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("models"), pytest.mark.timeout(600),
+]  # fmt: skip
 
 HARMS, STEPS = 5, 70
 

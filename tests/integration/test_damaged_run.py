@@ -11,7 +11,7 @@ import pytest
 from tests.integration.conftest import SMALL, Run
 from tests.integration.test_bad_input import children_of_runs, error_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("models")]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("models")]
 
 SECRETS = {
     "SHOP_API_KEY": "planted-shop-key-51c07", "HF_TOKEN": "hf_plantedTokenOfTheHub00",

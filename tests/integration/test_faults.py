@@ -18,7 +18,9 @@ import pytest
 from tests.integration.conftest import SMALL, Run
 from tests.integration.test_bad_input import children_of_runs
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("models"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("models"), pytest.mark.timeout(600),
+]  # fmt: skip
 
 STEPS = 14
 SIGNS = {

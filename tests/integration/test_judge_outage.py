@@ -18,7 +18,9 @@ from tests.integration.conftest import SMALL
 from tests.integration.test_faults import events, steps, until
 from tests.rewards.judge_server import free_port, serving
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("models"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("models"), pytest.mark.timeout(600),
+]  # fmt: skip
 
 DOWN_S = float(os.environ.get("RLTRAIN_TEST_OUTAGE_S", "8"))
 STEPS = 12

@@ -21,7 +21,7 @@ from rltrain.bench.victims import victims
 from tests.integration.conftest import SMALL, Run
 
 pytestmark = [
-    pytest.mark.e2e, pytest.mark.usefixtures("models"), pytest.mark.timeout(600),
+    pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("models"), pytest.mark.timeout(600),
 ]  # fmt: skip
 STEPS, EVERY = 8, 3
 OVERRIDES = (
