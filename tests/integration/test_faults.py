@@ -122,7 +122,8 @@ def test_every_restart_is_told_with_its_cause(harmed: Path) -> None:
 def test_the_gap_of_the_engine_has_a_beginning_and_an_end(harmed: Path) -> None:
     for what in ("engine http", "judge http"):
         kinds = [event["kind"] for event in events(harmed) if event["text"].startswith(what)]
-        assert kinds.count("outage") == kinds.count("outage_over") >= 1, what
+        # A worker that is killed in an outage cannot tell its end; whoever lives on does.
+        assert "outage" in kinds and kinds[-1] == "outage_over", what
 
 
 def test_a_complete_run_says_so_and_does_nothing(rltrain: Run, harmed: Path) -> None:
