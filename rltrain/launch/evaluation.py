@@ -112,24 +112,26 @@ def run_evaluation(
 ) -> dict[str, Any]:
     """Evaluate what the engines serve now, store the rollouts at `out`, return the facts.
 
-    version: what the engines must serve; 0 takes the weights that they were started with. check:
-    called now and then; raises to give up.
+    version: what a learner pushed to the engines and they must serve; 0, or engines that no learner
+    pushes to (`place.queue` is empty), take the weights that they were started with. check: called
+    now and then; raises to give up.
 
     Raises `WeightsLost` if an engine was started anew since its push, and what `check` raises."""
     started = time.monotonic()
     env = build.environment(config.environment)
     renderer = Renderer.load(place.model)
+    pushed = version if place.queue else 0
 
     async def measure() -> list[Group]:
         engines = build.client(config, place, renderer)
-        if version == 0:  # nothing was pushed yet; nor does the adapter exist
+        if not pushed:  # nor does an adapter exist
             engines = engines.variant(initial=True, model="policy")
         try:
             work = asyncio.create_task(evaluate(config, engines, renderer, env, tasks, done))
             try:
                 while not (await asyncio.wait({work}, timeout=CHECK_S))[0]:
                     check()
-                    await _require(engines, version)
+                    await _require(engines, pushed)
                 return await work
             finally:
                 work.cancel()

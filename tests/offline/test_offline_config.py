@@ -36,7 +36,7 @@ def test_an_online_run_stays_what_it_was() -> None:
         (["algo=reward_model", "algo.data=x", "algo.loss_type=ipo"], "algo.loss_type is not read"),
         (["algo=dpo", "algo.data=x", "algo.loss=gspo"], "algo.loss is not read by algo.method=dpo"),
         (["algo=dpo", "algo.data=x", "algo.epochs=2"], "algo.epochs is not read"),
-        (["algo.method=dpo", "algo.data=x"], "algo.loss_args is not read by algo.method=dpo"),
+        (["algo.method=dpo", "algo.data=x"], "algo.advantage is not read by algo.method=dpo"),
         (["algo.method=ppo2"], "'online', 'sft', 'dpo' or 'reward_model'"),
         (["algo=dpo", "algo.data=x", "algo.select.max_per_group=0"], "greater than 0"),
     ],
