@@ -143,6 +143,7 @@ def test_a_full_disk_is_one_sentence(rltrain: Run, tmp_path: Path, models: None)
         subprocess.run(["umount", "-l", disk], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["front end", "engine", "worker"])
 def test_a_killed_process_takes_the_run_down_cleanly_where_none_is_started_again(
     command: list[str], workplace: Path, models: None, victim: str

@@ -20,7 +20,7 @@ from rltrain.sync.guard import guarded
 from rltrain.sync.probe import learner_logprobs, mean_abs, probe_ids
 from tests.sync.tiny_engine import client, serving, tiny_model
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(200)]
 PROMPT = (258, 40, 41, 42, 259)
 PROBE = probe_ids(260)
 
