@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.e2e, pytest.mark.slow, pytest.mark.usefixtures("models"), pytest.mark.timeout(600),
 ]  # fmt: skip
 
-STEPS = 14
+STEPS = 24
 SIGNS = {
     "engine": "--served-model-name policy",
     "judge": "--served-model-name judge",
@@ -30,9 +30,12 @@ SIGNS = {
     "worker": "launch.child worker",
 }
 HARMS = (
-    ("engine", signal.SIGKILL), ("worker", signal.SIGKILL), ("learner", signal.SIGKILL),
-    ("judge", signal.SIGKILL), ("worker", signal.SIGSTOP),
+    ("engine", signal.SIGKILL), ("judge", signal.SIGKILL), ("worker", signal.SIGKILL),
+    ("learner", signal.SIGKILL), ("worker", signal.SIGSTOP),
 )  # fmt: skip
+# Steps between two harms: more than can be waiting ready-made, so that what was harmed has been asked
+# again (an outage that nobody met is not told) and works.
+APART = 4
 ARGS = (
     "rewards=judged", f"max_steps={STEPS}", "train.checkpoint_every=3", "supervise.stall_s=6",
     "rollout.max_lag=1",
@@ -87,8 +90,7 @@ def harmed(command: list[str], workplace: Path, models: None) -> Path:
             known, seen = restarts(run), len(steps(run))
             os.kill(child_of(process.pid, SIGNS[victim]), number)
             until(process, lambda: restarts(run) != known, 60)  # noqa: B023
-            if len(steps(run)) < STEPS - 1:
-                until(process, lambda: len(steps(run)) > min(seen, STEPS - 2), 120)  # noqa: B023
+            until(process, lambda: len(steps(run)) >= seen + APART, 120)  # noqa: B023
         assert process.wait(180) == 0
     finally:
         process.kill()
@@ -129,5 +131,5 @@ def test_the_gap_of_the_engine_has_a_beginning_and_an_end(harmed: Path) -> None:
 def test_a_complete_run_says_so_and_does_nothing(rltrain: Run, harmed: Path) -> None:
     before = (harmed / "metrics.jsonl").read_bytes()
     done = rltrain("train", *SMALL, *ARGS, "name=harmed", "resume=auto", timeout=60)
-    assert done.returncode == 0 and "is complete: all 14 steps are done" in done.stderr
+    assert done.returncode == 0 and f"is complete: all {STEPS} steps are done" in done.stderr
     assert (harmed / "metrics.jsonl").read_bytes() == before
