@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rltrain.report import write_headline_png, write_report
-from rltrain.report.png import FLAGS, find_browser
+from tests.conftest import Show
 
 pytestmark = pytest.mark.browser
 
-DRIVER = shutil.which("chromedriver")
-if find_browser() is None or DRIVER is None:
-    pytest.skip(
-        "needs Chromium and its driver: apt-get install chromium chromium-driver",
-        allow_module_level=True,
-    )
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (rltrain[test])")
-WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
-
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = find_browser()
-    for flag in (*FLAGS, "--window-size=1280,1000"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
-def page(browser: Any, finished: Path) -> Any:
+def page(show: Show, finished: Path) -> Any:
     """The browser with the report open and drawn."""
-    browser.get(write_report(finished).as_uri())
-    drawn = "return document.documentElement.dataset.drawn === 'yes'"
-    WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(drawn))
-    return browser
+    return show(write_report(finished))
 
 
 def test_every_chart_is_drawn(page: Any) -> None:
@@ -112,6 +84,8 @@ def test_the_page_is_never_wider_than_the_screen(page: Any, width: int, scheme: 
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    from selenium.webdriver.support.ui import WebDriverWait
+
     # Charts follow a change of the window a moment later.
     fits = (
         "return [...document.querySelectorAll('.chart svg')]"

@@ -7,8 +7,6 @@ metrics, tiers and alarms, what a judge or an error said, config keys and values
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,9 @@ import yaml
 
 from rltrain.report import write_report
 from rltrain.report.build import write_poster
-from rltrain.report.png import FLAGS, find_browser
 from tests.report.synthetic import write_run
 
 pytestmark = pytest.mark.browser
-
-DRIVER = shutil.which("chromedriver")
-if find_browser() is None or DRIVER is None:
-    pytest.skip("needs Chromium and its driver", allow_module_level=True)
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (rltrain[test])")
-WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
 
 ATTACK = (
     "x</script></style></title><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -95,27 +86,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = find_browser()
-    for flag in (*FLAGS, "--window-size=1280,1000"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
 @pytest.mark.parametrize("kind", ["report", "poster"])
-def test_no_text_of_a_run_becomes_part_of_the_page(browser: Any, run: Path, kind: str) -> None:
+def test_no_text_of_a_run_becomes_part_of_the_page(show: Any, run: Path, kind: str) -> None:
     page = write_report(run) if kind == "report" else write_poster(run, run / "poster.html")
     assert page.read_text().count("window.hacked=1") > (300 if kind == "report" else 0)
-    browser.get(page.as_uri())
-    drawn = "return document.documentElement.dataset.drawn === 'yes'"
-    WebDriverWait(browser, 30).until(lambda driver: driver.execute_script(drawn))
+    browser = show(page)
     browser.execute_script(
         "for (const e of document.querySelectorAll('*'))"
         " for (const name of ['mouseover', 'mouseenter', 'focus', 'click'])"
