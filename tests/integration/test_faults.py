@@ -33,8 +33,8 @@ HARMS = (
     ("engine", signal.SIGKILL), ("judge", signal.SIGKILL), ("worker", signal.SIGKILL),
     ("learner", signal.SIGKILL), ("worker", signal.SIGSTOP),
 )  # fmt: skip
-# Steps between two harms: more than can be waiting ready-made, so that what was harmed has been asked
-# again (an outage that nobody met is not told) and works.
+# Steps between two harms: more than can be waiting ready-made, so that what was harmed has been
+# asked again (an outage that nobody met is not told) and works.
 APART = 4
 ARGS = (
     "rewards=judged", f"max_steps={STEPS}", "train.checkpoint_every=3", "supervise.stall_s=6",
