@@ -29,6 +29,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do "$$p" -c
 	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo "$$p" && break; done)
 ARGS ?=
+# Processes that test side by side; a test of the whole run starts four of its own.
+TESTERS ?= 2
 APT := DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0
 
 # Where it is set, every process would compile torch and vLLM anew: 20 s each.
@@ -47,7 +49,8 @@ train: setup  ## set up if needed, then run the flagship experiment and write it
 
 test: setup browser  ## set up if needed, then style, types, layers and tests; ALL=1 adds the slow ones
 	@status=0; $(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/python -m pytest $(if $(ALL),,-m "not slow") $(ARGS) || status=1; exit $$status
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(if $(ALL),,-m "not slow") $(ARGS) \
+		|| status=1; exit $$status
 
 setup: $(STAMP)  ## make .venv with everything pinned; does nothing when it is up to date
 

@@ -3,7 +3,9 @@ these tests are about the machinery, not about learning."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,7 +65,17 @@ def rltrain(workplace: Path, command: list[str]) -> Run:
 
 
 @pytest.fixture(scope="session")
-def models(rltrain: Run) -> None:
-    """The embedded policy and judge, built into the session's cache."""
-    done = rltrain("build", *SMALL)
-    assert done.returncode == 0, done.stderr[-2000:]
+def models(rltrain: Run, workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The embedded policy and judge in the session's cache. Where several processes run the tests,
+    one builds and the others copy."""
+    base = tmp_path_factory.getbasetemp()
+    together = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    built, own = together / "models", workplace / ".cache"
+    with open(together / "models.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            done = rltrain("build", *SMALL)
+            assert done.returncode == 0, done.stderr[-2000:]
+            shutil.copytree(own, built)
+    if not own.exists():
+        shutil.copytree(built, own)
