@@ -7,7 +7,6 @@ import sys
 from itertools import islice
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from rltrain.detectors import DETECTORS, build_screen
 from rltrain.errors import UserError
 from rltrain.protocols import Environment
 from rltrain.rewards import GatedReward
+from rltrain.rewards.stages import MODELS
 from rltrain.track.files import to_json
 
 UNSOUND = 3
@@ -53,7 +53,9 @@ def _parse(args: list[str]) -> argparse.Namespace:
         help="mean reward that an agent without knowledge may earn (default %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
-    parser.add_argument("overrides", nargs="*", help="config, such as rewards=exact")
+    parser.add_argument(
+        "overrides", nargs="*", help="config, such as rewards=exact or environment.args.seed=1"
+    )
     return parser.parse_intermixed_args(args)
 
 
@@ -100,8 +102,10 @@ def _configs(name: str, overrides: list[str]) -> tuple[RunConfig, EnvironmentCon
     """The config that gates and detectors come from, and the environment's own section.
 
     The section is read by itself: an experiment's arguments are another environment's."""
-    chosen = any(o.startswith("experiment=") for o in overrides)
-    config = load_config([*([] if chosen else ["experiment=segments_cpu"]), *overrides])
+    own = [o for o in overrides if o.lstrip("+~").startswith("environment.")]
+    rest = [o for o in overrides if o not in own]
+    chosen = any(o.startswith("experiment=") for o in rest)
+    config = load_config([*([] if chosen else ["experiment=segments_cpu"]), *rest])
     if ":" in name:
         return config, EnvironmentConfig(entry=name, args={})
     path = config_dir() / "environment" / f"{name}.yaml"
@@ -110,14 +114,15 @@ def _configs(name: str, overrides: list[str]) -> tuple[RunConfig, EnvironmentCon
         raise UserError(
             f"there is no environment {name!r}; there are {known}, or give module:function"
         )
-    return config, EnvironmentConfig.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    alone = [f"environment={name}", "name=audit", "max_steps=1", *own]
+    return config, load_config(alone).environment
 
 
 def reward_of(env: Environment, config: RunConfig) -> tuple[GatedReward, list[str]]:
     """The configured gates if the environment has them all; else all of its own, in its order, with
     its own detectors set to zero a reward. Judges are left out: they need a server."""
     checks = env.checks()
-    wanted = [s for s in config.rewards.stages if s.check not in ("judge", "reward_model")]
+    wanted = [s for s in config.rewards.stages if s.check not in MODELS]
     fits = any(s.check in checks for s in wanted) and all(
         s.check in checks or s.check == "screen" for s in wanted
     )

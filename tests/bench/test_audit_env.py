@@ -23,6 +23,8 @@ ENVIRONMENTS = sorted(path.stem for path in (config_dir() / "environment").glob(
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_no_agent_without_knowledge_is_paid_by_an_environment(name: str) -> None:
+    if name == "reasoning_gym":
+        pytest.importorskip(name, reason="needs reasoning-gym: make reasoning")
     facts = facts_of(name, [], 20, BOUND)
     bad = [row for row in facts["agents"] if not row["sound"]]
     assert facts["sound"], (bad, facts["problems"])
@@ -215,8 +217,8 @@ def test_the_command_says_so_with_its_exit_code(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.skipif(not (SHARED / "reasoning_gym_scorer_audit.json").exists(), reason="no data")
 def test_the_bound_finds_the_known_defects_in_recorded_scores() -> None:
-    """reasoning-gym is not installed: these are recorded mean scores and counts of exceptions of
-    its own scorers, put through the audit's verdict."""
+    """Recorded mean scores and counts of exceptions of reasoning-gym's scorers, put through the
+    audit's verdict; tests/environments/test_reasoning_gym.py runs the scorers themselves."""
     recorded = json.loads((SHARED / "reasoning_gym_scorer_audit.json").read_text())
     failing = {}
     for name, probes in recorded.items():
