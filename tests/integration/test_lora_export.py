@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,32 @@ def test_an_adapter_run_keeps_the_base_out_of_its_checkpoint(run_dir: Path) -> N
     policy = run_dir / "checkpoints" / "step-00003" / "policy"
     assert (policy / "adapter_model.safetensors").is_file()
     assert not (policy / "model.safetensors").exists()
+
+
+def test_a_stock_openai_client_is_answered_by_the_served_adapter(
+    run_dir: Path, command: list[str], workplace: Path
+) -> None:
+    import openai
+
+    with subprocess.Popen(
+        [*command, "serve", str(run_dir), "--name", "segments"], cwd=workplace, text=True,
+        stdout=subprocess.PIPE, env={**os.environ, "RLTRAIN_SERVE_API_KEY": "sk-test"},
+    ) as server:  # fmt: skip
+        assert server.stdout is not None
+        said = [server.stdout.readline() for _ in range(2)]
+        assert "answers as model 'segments'" in said[0], said
+        url = said[1].strip().removeprefix("export OPENAI_BASE_URL=")
+        ask = {"messages": [{"role": "user", "content": "customers from Italy"}],
+               "temperature": 0, "max_tokens": 24}  # fmt: skip
+        client = openai.OpenAI(base_url=url, api_key="sk-test")
+        answers = {
+            name: client.chat.completions.create(model=name, **ask, logprobs=True).choices[0]
+            for name in ("segments", "base")
+        }
+        assert answers["segments"].message.content
+        first = [answer.logprobs.content[0].logprob for answer in answers.values()]
+        assert abs(first[0] - first[1]) > 1e-5, "the adapter is served, not its base"
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(base_url=url, api_key="wrong").models.list()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130
