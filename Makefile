@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test setup lint format lock clean browser reasoning audit-deps
+.PHONY: help train test setup lint format lock clean browser extras audit-deps
 
 UV_VERSION := 0.13.9
 PIP_AUDIT_VERSION := 2.10.0
@@ -47,7 +47,7 @@ help:  ## list the targets
 train: setup  ## set up if needed, then run the flagship experiment and write its report
 	@$(BIN)/rltrain train experiment=segments_cpu $(ARGS)
 
-test: setup browser reasoning  ## set up if needed, then style, types, layers and tests; ALL=1 adds the slow ones
+test: setup browser extras  ## set up if needed, then style, types, layers and tests; ALL=1 adds the slow ones
 	@status=0; $(MAKE) --no-print-directory lint || status=1; \
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(if $(ALL),,-m "not slow") $(ARGS) \
 		|| status=1; exit $$status
@@ -132,9 +132,11 @@ browser:
 		{ timeout 300 $(APT) update && timeout 600 $(APT) install -y --no-install-recommends \
 			chromium chromium-driver; } >/dev/null 2>&1 </dev/null || echo "set-up: no chromium to be had"; fi
 
-# For the tests of one environment. Without it they are skipped and say so.
-reasoning: setup
-	@$(BIN)/python -c "import importlib.metadata as m; m.version('reasoning-gym')" 2>/dev/null || { \
-		echo "set-up: reasoning-gym, for the tests of its environment"; \
-		timeout 300 $(BIN)/uv pip install --system-certs --quiet --python $(BIN)/python --no-deps \
-			-r requirements/reasoning.txt </dev/null || echo "set-up: no reasoning-gym to be had"; }
+# For tests that make train does without: kernels (272 MB) and one environment (needs a C compiler).
+# What cannot be had is skipped there, and says so.
+extras: setup
+	@$(BIN)/python -c "import importlib.metadata as m; m.version('reasoning-gym'); m.version('triton')" \
+		2>/dev/null || { echo "set-up: packages of requirements/extras-*.txt, for tests"; \
+		for file in requirements/extras-*.txt; do \
+			timeout 300 $(BIN)/uv pip install --system-certs --quiet --python $(BIN)/python --no-deps \
+				-r $$file </dev/null || echo "set-up: what $$file names is not to be had"; done; }
