@@ -1,4 +1,4 @@
-"""Supervised training from scratch with TRL's `SFTTrainer`, for policy and judge alike."""
+"""Supervised training from scratch with TRL's `SFTTrainer`. A judge's training is in `verdicts`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Schedule:
     lr: float
     seed: int
     prompt_weight: float = 0.0
-    """Weight of the loss on the prompt, beside that on the completion."""
+    """A judge's: weight of the loss on the prompt, beside that on the verdict."""
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> Qwen3ForCausalLM:
@@ -93,33 +93,6 @@ class _Report(TrainerCallback):
             self.progress(state.global_step, state.max_steps, f"loss {float(logs['loss']):.3f}")
 
 
-class _WeightedSFT(SFTTrainer):
-    """SFTTrainer whose loss also reads the prompt, at a reduced weight, when asked to."""
-
-    prompt_weight = 0.0
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        if not self.prompt_weight:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-        each = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        ).view_as(ids[:, 1:])
-        answer = (inputs["labels"][:, 1:] != -100).float()
-        prompt = mask[:, 1:].float() * (1 - answer)
-        loss = (each * answer).sum() / answer.sum() + self.prompt_weight * (
-            each * prompt
-        ).sum() / prompt.sum().clamp(min=1)
-        return (loss, None) if return_outputs else loss
-
-
 def train(
     model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
@@ -158,14 +131,13 @@ def train(
         dataset_num_proc=None,
         train_sampling_strategy="group_by_length",
     )
-    trainer = _WeightedSFT(
+    trainer = SFTTrainer(
         model=model,
         args=args,
         train_dataset=Dataset.from_dict(tokenized(rows, tokenizer)),
         processing_class=tokenizer,
         callbacks=[_Report(progress)],
     )
-    trainer.prompt_weight = schedule.prompt_weight
     result = trainer.train()
     model.to(torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

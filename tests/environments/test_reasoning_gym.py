@@ -8,7 +8,7 @@ from itertools import islice
 import msgspec
 import pytest
 
-pytest.importorskip("reasoning_gym", reason="needs reasoning-gym: make reasoning")
+pytest.importorskip("reasoning_gym", reason="needs reasoning-gym: make extras")
 
 from rltrain.commands.audit_env import facts_of
 from rltrain.errors import EnvironmentFault, UserError

@@ -49,3 +49,16 @@ def test_a_conversation_is_marked_by_single_tokens(tokenizer: PreTrainedTokenize
 
 def test_the_vocabulary_is_as_large_as_asked_for(tokenizer: PreTrainedTokenizerFast) -> None:
     assert 262 < len(tokenizer) <= 400  # 256 bytes and six marks at the least
+
+
+def test_a_tokenizer_that_only_reads_drops_blanks_and_keeps_numbers_whole() -> None:
+    reader = train_tokenizer(["in the last 30 days", "date >= -30d yes"] * 3, 400, 64,
+                             reads_only=True)  # fmt: skip
+
+    def pieces(text: str) -> list[str]:
+        return [reader.decode([i]) for i in reader.encode(text, add_special_tokens=False)]
+
+    assert pieces("last  30 days") == ["last", "30", "days"]
+    assert pieces(">= -30d") == [">", "=", "-", "30", "d"]
+    assert pieces("yes") == ["yes"]
+    assert "".join(pieces("Käufer 4711")) == "Käufer4711" or "�" in "".join(pieces("Käufer"))

@@ -14,24 +14,32 @@ from random import Random
 from rltrain.types import Task
 from rltrain_envs.segments import agents
 from rltrain_envs.segments.forms import clause_of
-from rltrain_envs.segments.generator import REFUSAL, Generator, drop_one
+from rltrain_envs.segments.generator import REFUSAL, Generator, split_of
+from rltrain_envs.segments.mistakes import Mistakes
 from rltrain_envs.segments.mutate import (
     Pools,
     edit,
+    orders,
     shuffled,
     substitute,
-    swap_connective,
     value_pools,
 )
-from rltrain_envs.segments.syntax import Query, print_answer
+from rltrain_envs.segments.syntax import (
+    Query,
+    clauses,
+    print_answer,
+    skeleton,
+)
 from rltrain_envs.segments.verify import Verifier, build_verifier
 
 _BAD = ("opt_out", "tag", "field", "broad", "near_miss")
 _BAD_WEIGHTS = (20, 25, 20, 10, 25)
-_WRONG = ("edit", "dropped", "connective", "tag", "other", "refusal")
-_WRONG_WEIGHTS = (45, 15, 10, 15, 10, 5)
+_WRONG = ("mistakes", "tag", "other", "refusal")
+_WRONG_WEIGHTS = (88, 5, 4, 3)
 REWRITTEN = 0.4
-"""Share of the correct judge examples whose clauses stand in another order."""
+"""Share of the judge examples, right and wrong, whose clauses stand in another order."""
+_JUDGE_STREAM = -1_000_000
+"""Judges learn from other tasks than the demonstrated ones and those of a run."""
 
 
 def demonstrations(
@@ -66,10 +74,11 @@ def judge_examples(
 ) -> Iterator[tuple[Task, str, bool]]:
     """`count` triples of a task, a canonical answer and whether it is correct; half are.
 
-    Labels come from execution in the stores. Held-out splits are gone through again and again,
-    with other answers. Deterministic per seed. Raises `UserError` for an unknown split."""
+    Labels come from execution in the stores. Of `train`, neither a task nor an answer has a
+    held-out skeleton. Held-out splits are gone through again and again, with other answers.
+    Deterministic per seed. Raises `UserError` for an unknown split."""
     verifier = verifier or build_verifier()
-    pools = value_pools(verifier.schema)
+    mistakes = Mistakes(verifier.schema)
     rng = Random(f"segments-judge-{split}-{seed}")
     other = verifier.query("amount_spent > 100")
     assert other is not None
@@ -81,54 +90,71 @@ def judge_examples(
         if correct:
             text = _right_answer(gold, rng)
         else:
-            text = _wrong_answer(task, rng, verifier, pools, other)
+            text = _wrong_answer(task, rng, verifier, mistakes, other)
         yield task, text, correct
         other = gold or other
 
 
+def right_answers(task: Task, verifier: Verifier) -> tuple[str, ...]:
+    """The gold answer with its clauses in every order; other right answers may exist."""
+    gold = verifier.query(task.data["gold"])
+    if gold is None:
+        return (REFUSAL,)
+    return tuple(print_answer(query) for query in orders(gold))
+
+
 def _again_and_again(generator: Generator, split: str, seed: int) -> Iterator[Task]:
     if split == "train":
-        yield from generator.tasks(split, seed)
+        yield from generator.tasks(split, _JUDGE_STREAM - seed)
     held_out = list(generator.tasks(split, seed))
     for _ in counter():
         yield from held_out
 
 
 def _right_answer(gold: Query | None, rng: Random) -> str:
-    if gold is None:
-        return REFUSAL
-    return print_answer(shuffled(gold, rng) if rng.random() < REWRITTEN else gold)
+    return REFUSAL if gold is None else print_answer(_reordered(gold, rng))
+
+
+def _reordered(query: Query, rng: Random) -> Query:
+    return shuffled(query, rng) if rng.random() < REWRITTEN else query
 
 
 def _wrong_answer(
-    task: Task, rng: Random, verifier: Verifier, pools: Pools, other: Query
+    task: Task, rng: Random, verifier: Verifier, mistakes: Mistakes, other: Query
 ) -> str:
     """A valid answer that execution calls wrong."""
     gold = verifier.query(task.data["gold"])
     while True:
+        found: Query | None
         if gold is None:
-            text = agents.tag(task) if rng.random() < 0.3 else print_answer(other)
+            found = clause_of(agents.tag(task)) if rng.random() < 0.3 else other
         else:
-            text = _mangled(task, gold, rng, pools, other)
+            found = _mangled(task, gold, rng, mistakes, other)
+        text = REFUSAL if found is None else print_answer(_reordered(found, rng))
+        if found is not None:
+            hidden = task.split == "train" and _held_out(found)
+            if hidden or verifier.valid_query(text) is None:  # a mistake may leave the schema
+                continue
         if verifier.score(task, text)[0] == 0.0:
             return text
 
 
-def _mangled(task: Task, gold: Query, rng: Random, pools: Pools, other: Query) -> str:
-    """A candidate for a wrong answer; it may turn out to be right."""
+def _held_out(query: Query) -> bool:
+    return split_of(skeleton(query), sum(1 for _ in clauses(query))) != "train"
+
+
+def _mangled(
+    task: Task, gold: Query, rng: Random, mistakes: Mistakes, other: Query
+) -> Query | None:
+    """A candidate for a wrong answer, None for a refusal; it may turn out to be right."""
     kind = rng.choices(_WRONG, _WRONG_WEIGHTS)[0]
     if kind == "refusal":
-        return REFUSAL
+        return None
     if kind == "other":
-        return print_answer(other)
+        return other
     if kind == "tag":
-        return print_answer(substitute(gold, rng, clause_of(agents.tag(task))))
-    rest = list(drop_one(gold))
-    if kind == "dropped" and rest:
-        return print_answer(rng.choice(rest))
-    if kind == "connective" and rest:
-        return print_answer(swap_connective(gold))
-    return print_answer(edit(gold, rng, pools))
+        return substitute(gold, rng, clause_of(agents.tag(task)))
+    return mistakes.make(gold, rng, other)
 
 
 def _bad_answer(task: Task, rng: Random, verifier: Verifier, pools: Pools) -> str:

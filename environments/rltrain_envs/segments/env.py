@@ -137,6 +137,10 @@ class Segments:
             count, seed, split, verifier=self._verifier, generator=self._generator
         )
 
+    def right_answers(self, task: Task) -> Sequence[str]:
+        """Canonical answers that are right; a judge is taught from them where a wrong one errs."""
+        return demos.right_answers(task, self._verifier)
+
     def oracle(self) -> Agent:
         """Answers every task with its gold query."""
         return agents.oracle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import permutations, product
 from random import Random
 
 from rltrain_envs.segments.forms import FORMS, fill
@@ -50,7 +51,7 @@ def edit(query: Query, rng: Random, pools: Pools) -> Query:
     """The query with one operator, value or negation changed. It stays valid."""
     found = list(clauses(query))
     index = rng.randrange(len(found))
-    return _replace(query, index, _edit_clause(found[index], rng, pools))
+    return replaced(query, index, _edit_clause(found[index], rng, pools))
 
 
 def shuffled(query: Query, rng: Random) -> Query:
@@ -62,6 +63,32 @@ def shuffled(query: Query, rng: Random) -> Query:
     return conjunction(items) if isinstance(query, And) else disjunction(items)
 
 
+def orders(query: Query) -> tuple[Query, ...]:
+    """The query with its clauses in every order; of three clauses at most twelve."""
+    if not isinstance(query, And | Or):
+        return (query,)
+    join = conjunction if isinstance(query, And) else disjunction
+    return tuple(
+        join(items)
+        for order in permutations(query.items)
+        for items in product(*(orders(item) for item in order))
+    )
+
+
+def regrouped(query: Query, rng: Random) -> Query:
+    """Three clauses with other connectives or brackets, possibly the same as before; what has
+    fewer gets the other connective."""
+    found = list(clauses(query))
+    if len(found) < 3:
+        return swap_connective(query)
+    rng.shuffle(found)
+    inner, outer = rng.choice(
+        [(conjunction, conjunction), (conjunction, disjunction), (disjunction, conjunction),
+         (disjunction, disjunction)]
+    )  # fmt: skip
+    return outer([inner(found[:2]), *found[2:]])
+
+
 def swap_connective(query: Query) -> Query:
     """AND for OR at the top, or OR for AND; a single clause stays itself."""
     if not isinstance(query, And | Or):
@@ -71,16 +98,17 @@ def swap_connective(query: Query) -> Query:
 
 def substitute(query: Query, rng: Random, clause: Clause) -> Query:
     """The query with one of its clauses replaced by the given one."""
-    return _replace(query, rng.randrange(sum(1 for _ in clauses(query))), clause)
+    return replaced(query, rng.randrange(sum(1 for _ in clauses(query))), clause)
 
 
-def _replace(query: Query, index: int, clause: Clause) -> Query:
+def replaced(query: Query, index: int, clause: Clause) -> Query:
+    """The query with the clause of that index, counted from the left, replaced."""
     if not isinstance(query, And | Or):
         return clause
     items: list[Query] = []
     for item in query.items:
         size = sum(1 for _ in clauses(item))
-        items.append(_replace(item, index, clause) if 0 <= index < size else item)
+        items.append(replaced(item, index, clause) if 0 <= index < size else item)
         index -= size
     return conjunction(items) if isinstance(query, And) else disjunction(items)
 
