@@ -7,6 +7,7 @@ and `resume=auto` are the same thing.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from rltrain.track import append_event, cut_after, write_fact
 if TYPE_CHECKING:
     from rltrain.protocols import WeightSync
     from rltrain.train.learner import PolicyLearner
+    from rltrain.train.mismatch_gate import MismatchGate
     from rltrain.train.writer import Checkpoints
 
 
@@ -128,9 +130,36 @@ def weight_sync(
     return FileSync(engines, config.sync, **arguments)
 
 
-def restored(run: RunDir, learner: PolicyLearner, monitor: RunMonitor) -> int:
-    """Bring learner and monitor to where the run directory stands, and take back what was written
-    of later steps; returns the step. The learner is as training began: so is its reference.
+def teller(run: RunDir, kind: str) -> Callable[[str], None]:
+    """Adds an event of this kind to the run's."""
+    return lambda text: append_event(run.path, process="learner", kind=kind, text=text)
+
+
+def precision_audit(
+    config: RunConfig, run: RunDir, learner: PolicyLearner, sync: WeightSync
+) -> Callable[[], Awaitable[None]]:
+    """Compares layer by layer what both sides compute in, and keeps what it found."""
+    from rltrain.sync.dtypes import audit
+    from rltrain.sync.push import Pusher
+
+    async def compare() -> None:
+        if not isinstance(sync, Pusher):
+            return  # a replay has no engines
+        allow = config.precision.allow_mismatch
+        compute = learner.precision.compute
+        found = await audit(sync.engines, learner.model, compute, sync.probe_ids, allow=allow)
+        write_fact(run.path, "precision", found.facts())
+        if said := found.sentence():
+            teller(run, "precision")(f"{said}; allowed by precision.allow_mismatch")
+
+    return compare
+
+
+def restored(
+    run: RunDir, learner: PolicyLearner, monitor: RunMonitor, gate: MismatchGate
+) -> int:
+    """Bring learner, monitor and gate to where the run directory stands, and take back what was
+    written of later steps; returns the step. The learner is as training began: so is its reference.
 
     Raises `UserError` if the checkpoint is not of this model and config."""
     from rltrain.train.checkpoint import step_of
@@ -143,7 +172,10 @@ def restored(run: RunDir, learner: PolicyLearner, monitor: RunMonitor) -> int:
     folder = newest_whole(run.checkpoints, lambda problem: tell("checkpoint", problem))
     step = 0
     if folder is not None:
-        monitor.load_state_dict(restore(folder, learner)["monitor"])
+        kept = restore(folder, learner)
+        monitor.load_state_dict(kept["monitor"])
+        if "mismatch" in kept:  # not in checkpoints of earlier versions
+            gate.load_state_dict(kept["mismatch"])
         step = step_of(folder)
     again = cut_after(run.path, step)
     if run.ledger.exists():
@@ -159,6 +191,7 @@ def learning(config: RunConfig, run: RunDir, place: Place) -> Learning:
     import torch
 
     from rltrain.batch.resolve import batcher
+    from rltrain.train.mismatch_gate import MismatchGate
     from rltrain.train.model import load_policy
     from rltrain.train.resolve import learner_of
     from rltrain.train.writer import Checkpoints
@@ -169,24 +202,30 @@ def learning(config: RunConfig, run: RunDir, place: Place) -> Learning:
     renderer = Renderer.load(place.model)
     learner = learner_of(config, load_policy(place.model, config.train))
     monitor = RunMonitor(config.detectors)
-    step = restored(run, learner, monitor)
+    gate = MismatchGate(config.mismatch, config.algo, learner, teller(run, "mismatch"))
+    learner.precision.tell = lambda overflow: teller(run, "overflow")(overflow.sentence())
+    step = restored(run, learner, monitor, gate)
     source = group_source(config, run, place, env, step)
     books = (run.metrics, run.ledger, run.ledger.with_name(f"{run.ledger.name}-wal"))
     keep = config.train.keep_checkpoints
     checkpoints = Checkpoints(run.checkpoints, learner, renderer, keep, books)
 
     def save(step: int) -> None:
-        checkpoints.save(step, {"monitor": monitor.state_dict()})
+        extra = {"monitor": monitor.state_dict(), "mismatch": gate.state_dict()}
+        checkpoints.save(step, extra)
         source.ledger.prune(checkpoints.oldest())
 
     recorder = Recorder(config, run, source, monitor)
+    sync = weight_sync(config, run, place, env, renderer)
     parts = Parts(
         groups=source,
         make_batch=batcher(config, learner.computes_all),
         learner=learner,
-        sync=weight_sync(config, run, place, env, renderer),
+        sync=sync,
         record=recorder,
         save=save,
+        audit=precision_audit(config, run, learner, sync),
+        gate=gate,
         done=step,
     )
     return Learning(parts=parts, source=source, checkpoints=checkpoints, recorder=recorder)

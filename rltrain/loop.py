@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from rltrain.batch.packing import Batch
+from rltrain.errors import RltrainError
 from rltrain.protocols import Learner, WeightSync
 from rltrain.sync.guard import guarded
 from rltrain.types import Group, StepStats
@@ -37,6 +38,14 @@ class Record(Protocol):
     def close(self) -> None: ...
 
 
+async def _nothing() -> None:
+    pass
+
+
+def _open(step: int, stats: StepStats) -> RltrainError | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What the loop is made of; `learning.learning` makes the real ones."""
@@ -48,6 +57,10 @@ class Parts:
     record: Record
     save: Callable[[int], None]
     """Writes a checkpoint of a step."""
+    audit: Callable[[], Awaitable[None]] = _nothing
+    """Compares learner and engines before anything is done; raises if they cannot agree."""
+    gate: Callable[[int, StepStats], RltrainError | None] = _open
+    """Judges a step; an error ends the run, after a checkpoint."""
     done: int = 0
     """Steps that were taken before this process began."""
 
@@ -56,6 +69,7 @@ async def train(parts: Parts, *, max_steps: int, groups_per_step: int, save_ever
     """Run all steps that are left. Any exception ends the loop; nothing is trained on twice or
     skipped."""
     done = parts.done
+    await parts.audit()
     await parts.sync.push(parts.learner.model, version=done)  # a broken path fails here
     parts.groups.advance(done)
     for step in range(done + 1, max_steps + 1):
@@ -69,8 +83,11 @@ async def train(parts: Parts, *, max_steps: int, groups_per_step: int, save_ever
         parts.groups.advance(step)
         clock.lap("sync_s")
         parts.record(step, groups, stats, {**clock.laps, **_prefixed(pushed)})
-        if step == max_steps or (save_every and step % save_every == 0):
+        stopped = parts.gate(step, stats)
+        if stopped or step == max_steps or (save_every and step % save_every == 0):
             parts.save(step)
+        if stopped:
+            raise stopped
 
 
 class _Clock:

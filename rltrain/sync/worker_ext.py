@@ -37,6 +37,10 @@ class WorkerExtension:
         """Forget what was staged."""
         self._rltrain_staged = None
 
+    def rltrain_dtypes(self) -> dict[str, str]:
+        """What each layer is computed in."""
+        return module_dtypes(self)
+
     def rltrain_commit(self) -> dict[str, Any]:
         """Load what was staged: `{"missing": [parameters that got no value]}`."""
         if self._rltrain_staged is None:
@@ -47,6 +51,31 @@ class WorkerExtension:
             return {"missing": _load_weights(self, tensors)}
         _load_adapter(self, tensors, adapter)
         return {"missing": []}
+
+
+def module_dtypes(worker: Any) -> dict[str, str]:
+    """What each matrix product is computed in, by the names of a checkpoint: fused layers are taken
+    apart. A quantized layer has the name of its method in place of a dtype."""
+    model = worker.model_runner.get_model()
+    config = worker.vllm_config
+    packed: dict[str, list[str]] = getattr(model, "packed_modules_mapping", {})
+    found = {"model": str(config.model_config.dtype)}
+    for name, module in model.named_modules():
+        layer, _, last = name.replace(".base_layer", "").rpartition(".")
+        method = type(getattr(module, "quant_method", None)).__name__
+        if type(module).__name__ == "LogitsProcessor":
+            found["lm_head"] = str(module.head_dtype or config.model_config.dtype)
+        elif method.endswith("LinearMethod"):
+            plain = method.startswith("Unquantized")
+            weight = getattr(module, "weight", None)
+            dtype = str(module.params_dtype if weight is None else weight.dtype)
+            for part in packed.get(last, [last]):
+                found[f"{layer}.{part}"] = dtype if plain else method
+    cache = config.cache_config.cache_dtype
+    found["key-value cache"] = found["model"] if cache == "auto" else str(cache)
+    if config.lora_config is not None:
+        found["adapter"] = str(config.lora_config.lora_dtype)
+    return {name: dtype.removeprefix("torch.") for name, dtype in found.items()}
 
 
 def _load_weights(worker: Any, tensors: dict[str, torch.Tensor]) -> list[str]:

@@ -22,6 +22,7 @@ from rltrain.algo.scored import Scored
 from rltrain.batch.packing import Batch, MicroBatch
 from rltrain.config.algo import TrainConfig
 from rltrain.config.critic import CriticConfig
+from rltrain.config.precision import PrecisionConfig
 from rltrain.train.critic import Critic, explained_variance
 from rltrain.train.learner import PolicyLearner
 from rltrain.train.logprobs import token_scores
@@ -47,12 +48,14 @@ class ActorCriticLearner(PolicyLearner):
         config: TrainConfig,
         max_steps: int,
         critic: CriticConfig,
+        precision: PrecisionConfig | None = None,
     ) -> None:
         self._kl_reward = objective.kl_coef if objective.kl_in_reward else 0.0
         if self._kl_reward:  # goes through the critic; not taken off its advantages a second time
             objective = replace(objective, kl_coef=0.0)
-        super().__init__(model, objective, config, max(1, max_steps - critic.warmup_steps))
-        self.critic = Critic(model, critic, config)
+        steps = max(1, max_steps - critic.warmup_steps)
+        super().__init__(model, objective, config, steps, precision)
+        self.critic = Critic(model, critic, config, precision)
         self._critic_only = False
         self._tokens = 0
         self._measured: dict[str, float] = {}

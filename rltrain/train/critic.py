@@ -18,6 +18,7 @@ from rltrain.algo.value_loss import value_loss
 from rltrain.batch.packing import MicroBatch
 from rltrain.config.algo import TrainConfig
 from rltrain.config.critic import CriticConfig
+from rltrain.config.precision import PrecisionConfig
 from rltrain.train.logprobs import predicting_states
 from rltrain.train.model import inner_model
 from rltrain.train.precision import Precision
@@ -46,12 +47,20 @@ class ValueModel(nn.Module):
 class Critic:
     """Owns the value model and its optimizer. One device, like the policy's learner."""
 
-    def __init__(self, policy: Any, config: CriticConfig, train: TrainConfig) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        config: CriticConfig,
+        train: TrainConfig,
+        precision: PrecisionConfig | None = None,
+    ) -> None:
+        precision = precision or PrecisionConfig()
         self.config = config
         self.model = ValueModel(policy)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         # The policy's precision, but a loss scale of its own: the losses differ in size.
-        self.precision = Precision(train.precision, self.model.head.weight.device)
+        device = self.model.head.weight.device
+        self.precision = Precision(precision, device, self.model.named_parameters("critic"))
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=config.lr,

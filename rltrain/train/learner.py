@@ -11,15 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rltrain.algo.mismatch import by_lag, mismatch
+from rltrain.algo.corrections import Correction
+from rltrain.algo.mismatch import by_lag, gaps, mismatch
 from rltrain.algo.proximal import Policies
 from rltrain.algo.ratio import ratio
 from rltrain.algo.scored import Scored
 from rltrain.batch.packing import Batch, MicroBatch
 from rltrain.config.algo import TrainConfig
-from rltrain.train.logprobs import token_scores
+from rltrain.config.precision import PrecisionConfig
+from rltrain.train.logprobs import set_kernel, token_scores
+from rltrain.train.model import inner_model
 from rltrain.train.objective import Objective, Terms
-from rltrain.train.precision import Precision
+from rltrain.train.precision import Precision, set_head
 from rltrain.train.reference import Reference
 from rltrain.train.totals import Totals
 from rltrain.types import StepStats
@@ -46,13 +49,22 @@ class PolicyLearner:
     """Owns the policy's parameters and the optimizer. One device; ranks are a wrapper's matter."""
 
     def __init__(
-        self, model: Any, objective: Objective, config: TrainConfig, max_steps: int
+        self,
+        model: Any,
+        objective: Objective,
+        config: TrainConfig,
+        max_steps: int,
+        precision: PrecisionConfig | None = None,
     ) -> None:
+        """precision: None is fp32."""
+        precision = precision or PrecisionConfig()
+        set_head(inner_model(model), precision)  # before the reference copies it
+        set_kernel(inner_model(model), config.logprob_kernel)
         self.model = model
         self.objective = objective
         self.config = config
         self.device = next(model.parameters()).device
-        self.precision = Precision(config.precision, self.device)
+        self.precision = Precision(precision, self.device, model.named_parameters())
         self.reference = Reference(model) if objective.kl is not None else None
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -66,6 +78,8 @@ class PolicyLearner:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, learning_rate(config, max_steps * objective.epochs)
         )
+        self.corrected = False
+        """Whether a correction was switched on since training began (`correct`)."""
         self.version = 0
         """Version of the policy that the next step begins with: the number of steps taken."""
 
@@ -73,6 +87,11 @@ class PolicyLearner:
     def computes_all(self) -> bool:
         """Whether a batch must hold the sequences whose advantage is 0 too."""
         return self.objective.moves_without_advantage
+
+    def correct(self, correction: Correction) -> None:
+        """Use this correction from the next step on."""
+        self.objective = replace(self.objective, correction=correction)
+        self.corrected = True
 
     def step(self, batch: Batch) -> StepStats:
         """Take `epochs` optimizer steps on a batch. An empty batch changes nothing."""
@@ -174,8 +193,8 @@ class PolicyLearner:
     ) -> StepStats:
         metrics = totals.metrics()
         metrics.pop("loss", None)
-        if self.precision.name == "fp16":
-            metrics["precision/loss_scale"] = float(self.precision.scaler.get_scale())
+        metrics |= self.precision.metrics()
+        metrics["mismatch/corrected"] = float(self.corrected)
         metrics["tokens/without_logprob"] = float(batch.dropped_tokens)
         return StepStats(
             loss=totals.total("loss"),
@@ -204,8 +223,9 @@ def measure(totals: Totals, scored: Scored, terms: Terms, lag_N: Tensor) -> None
     if terms.kl is not None:
         values["kl/mean"] = terms.kl
     totals.add(values)
-    gap_N = (scored.trainer - scored.behaviour).abs()
-    totals.largest("mismatch/max_abs_logprob", gap_N)
+    totals.gaps.append(
+        gaps(scored.trainer, scored.behaviour, scored.seq, scored.sequences)
+    )
 
 
 def _to(micro: MicroBatch, device: torch.device) -> MicroBatch:

@@ -16,6 +16,8 @@ def learner_of(config: RunConfig, model: Any) -> PolicyLearner:
     Raises `UserError` for arguments that the loss or the correction does not have."""
     objective = Objective.from_config(config.algo, config.rollout.temperature)
     if config.algo.critic is None:
-        return PolicyLearner(model, objective, config.train, config.max_steps)
+        return PolicyLearner(model, objective, config.train, config.max_steps, config.precision)
     critic = config.algo.critic
-    return ActorCriticLearner(model, objective, config.train, config.max_steps, critic)
+    return ActorCriticLearner(
+        model, objective, config.train, config.max_steps, critic, config.precision
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rltrain.algo.mismatch import effective_share
+from rltrain.algo.mismatch import Gaps, described, effective_share, joined
 
 
 class Totals:
@@ -17,6 +17,8 @@ class Totals:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.maxima: dict[str, Tensor] = {}
+        self.gaps: list[Gaps] = []
+        """Trainer against engine, for what is no mean."""
         self.skipped = 0
         """Optimizer updates left out because the gradient was not finite."""
 
@@ -41,6 +43,7 @@ class Totals:
             self.counts[key] = self.counts.get(key, 0) + other.counts[key]
         for key, value in other.maxima.items():
             self.largest(key, value)
+        self.gaps += other.gaps
         self.skipped += other.skipped
 
     def total(self, key: str) -> float:
@@ -50,7 +53,9 @@ class Totals:
     def metrics(self) -> dict[str, float]:
         """Means and maxima, moved to the host at once. Where weights `part/x` and their squares
         `part/x_sq` were added, `part/ess` is the effective sample size as a share of the tokens."""
-        keys, tensors = [*self.sums, *self.maxima], [*self.sums.values(), *self.maxima.values()]
+        drawn = described(joined(self.gaps)) if self.gaps else {}
+        keys = [*self.sums, *self.maxima, *drawn]
+        tensors = [*self.sums.values(), *self.maxima.values(), *drawn.values()]
         values = torch.stack([t.float() for t in tensors]).tolist() if tensors else []
         found = {k: v / max(self.counts.get(k, 1), 1) for k, v in zip(keys, values, strict=True)}
         for key in [k for k in found if k.endswith("_sq")]:

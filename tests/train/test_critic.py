@@ -14,6 +14,7 @@ from rltrain.algo.aggregation import AGGREGATIONS
 from rltrain.batch.packing import Batch, MicroBatch, make_batch
 from rltrain.config.algo import AlgoConfig, KLConfig, LoraConfig, TrainConfig
 from rltrain.config.critic import CriticConfig
+from rltrain.config.precision import PrecisionConfig
 from rltrain.train.actor_critic import ActorCriticLearner, last_of_each
 from rltrain.train.critic import Critic, explained_variance
 from rltrain.train.model import add_lora
@@ -26,10 +27,14 @@ PLAIN = CriticConfig(lr=1e-2, whiten=False)
 
 
 def learner_of(
-    config: CriticConfig = PLAIN, model: Any = None, train: TrainConfig = TRAIN
+    config: CriticConfig = PLAIN,
+    model: Any = None,
+    train: TrainConfig = TRAIN,
+    precision: str = "fp32",
 ) -> ActorCriticLearner:
     objective = Objective.from_config(AlgoConfig(advantage="reinforce", epochs=2), 1.0)
-    return ActorCriticLearner(model or tiny_policy(), objective, train, 10, config)
+    chosen = PrecisionConfig.model_validate({"compute": precision})
+    return ActorCriticLearner(model or tiny_policy(), objective, train, 10, config, chosen)
 
 
 def batch_of(samples: list[Sample], *, shared: bool = True, limit: int = 40) -> Batch:
@@ -223,7 +228,7 @@ def test_an_empty_batch_changes_neither() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_precision_is_finite_and_keeps_fp32_weights_and_values(precision: str) -> None:
-    learner = learner_of(train=TRAIN.model_copy(update={"precision": precision}))
+    learner = learner_of(precision=precision)
     for _ in range(2):
         stats = learner.step(batch_of(random_families()))
     assert all(math.isfinite(v) for v in stats.metrics.values())

@@ -16,6 +16,7 @@ from rltrain.algo.aggregation import AGGREGATIONS
 from rltrain.batch.packing import Batch, make_batch
 from rltrain.batch.samples import batch_samples
 from rltrain.config.algo import AlgoConfig, LoraConfig, TrainConfig
+from rltrain.config.precision import PrecisionConfig
 from rltrain.train import logprobs as logprobs_module
 from rltrain.train.learner import PolicyLearner, learning_rate
 from rltrain.train.model import add_lora
@@ -30,10 +31,14 @@ CONFIG = TrainConfig(lr=1e-2, eps=1e-3, max_grad_norm=0.5, weight_decay=0.1)
 
 
 def learner_of(
-    model: Any, config: TrainConfig = CONFIG, algo: AlgoConfig | None = None
+    model: Any,
+    config: TrainConfig = CONFIG,
+    algo: AlgoConfig | None = None,
+    precision: str = "fp32",
 ) -> PolicyLearner:
     algo = algo or AlgoConfig(epochs=2, correction_args={"cap": 1.2})
-    return PolicyLearner(model, Objective.from_config(algo, TEMPERATURE), config, max_steps=10)
+    chosen = PrecisionConfig.model_validate({"compute": precision})
+    return PolicyLearner(model, Objective.from_config(algo, TEMPERATURE), config, 10, chosen)
 
 
 def batch_of(samples: list[Sample], limit: int = 40) -> Batch:
@@ -152,7 +157,7 @@ def test_an_empty_batch_changes_nothing() -> None:
 def test_a_step_in_every_precision_is_finite_and_keeps_fp32_weights(precision: str) -> None:
     model = tiny_policy()
     before = snapshot(model)
-    learner = learner_of(model, CONFIG.model_copy(update={"precision": precision}))
+    learner = learner_of(model, precision=precision)
     stats = learner.step(batch_of(random_families()))
     assert all(math.isfinite(v) for v in (stats.loss, stats.grad_norm, *stats.metrics.values()))
     assert changed(model, before) == set(before)
@@ -162,8 +167,7 @@ def test_a_step_in_every_precision_is_finite_and_keeps_fp32_weights(precision: s
 def test_half_precisions_agree_with_fp32_to_their_accuracy() -> None:
     losses = {}
     for precision in ("fp32", "bf16", "fp16"):
-        config = CONFIG.model_copy(update={"precision": precision})
-        learner = learner_of(tiny_policy(), config, AlgoConfig())
+        learner = learner_of(tiny_policy(), CONFIG, AlgoConfig(), precision)
         losses[precision] = learner.step(batch_of(random_families())).loss
     assert losses["fp16"] == pytest.approx(losses["fp32"], abs=2e-3)
     assert losses["bf16"] == pytest.approx(losses["fp32"], abs=2e-2)
@@ -173,8 +177,7 @@ def test_half_precisions_agree_with_fp32_to_their_accuracy() -> None:
 def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale() -> None:
     model = tiny_policy()
     before = snapshot(model)
-    config = CONFIG.model_copy(update={"precision": "fp16"})
-    learner = learner_of(model, config, AlgoConfig())
+    learner = learner_of(model, CONFIG, AlgoConfig(), "fp16")
     stats = learner.step(batch_of(with_advantage(random_families(), 1e37)))
     assert changed(model, before) == set()
     assert stats.metrics["precision/loss_scale"] == 2.0**15
@@ -189,10 +192,10 @@ def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale() -> None:
 def test_a_gradient_that_is_not_finite_leaves_weights_and_optimizer_alone(
     precision: str, bad: float
 ) -> None:
-    config = CONFIG.model_copy(update={"precision": precision})
     model, other = tiny_policy(), tiny_policy()
     before = snapshot(model)
-    learner, fresh = learner_of(model, config), learner_of(other, config)
+    learner = learner_of(model, precision=precision)
+    fresh = learner_of(other, precision=precision)
     stats = learner.step(batch_of(with_advantage(random_families(), bad)))
     assert not math.isfinite(stats.grad_norm)
     assert changed(model, before) == set()

@@ -16,6 +16,7 @@ from rltrain.algo.aggregation import AGGREGATIONS
 from rltrain.batch.packing import Batch, make_batch
 from rltrain.config.algo import AlgoConfig, KLConfig, LoraConfig, TrainConfig
 from rltrain.config.critic import CriticConfig
+from rltrain.config.precision import PrecisionConfig
 from rltrain.errors import UserError
 from rltrain.train.actor_critic import ActorCriticLearner
 from rltrain.train.checkpoint import MARKER, STATE, save_checkpoint, take
@@ -35,8 +36,8 @@ KL = AlgoConfig(kl=KLConfig(coef=0.3, estimator="k2"), entropy_coef=0.1)
 
 
 def plain(precision: str = "fp32") -> PolicyLearner:
-    config = TRAIN.model_copy(update={"precision": precision})
-    return PolicyLearner(tiny_policy(), Objective.from_config(KL, 1.0), config, STEPS)
+    chosen = PrecisionConfig.model_validate({"compute": precision})
+    return PolicyLearner(tiny_policy(), Objective.from_config(KL, 1.0), TRAIN, STEPS, chosen)
 
 
 def lora() -> PolicyLearner:
