@@ -23,9 +23,11 @@ from rltrain.detectors import RunMonitor, build_screen
 from rltrain.errors import UserError
 from rltrain.outage import Report, unreported
 from rltrain.protocols import Check, Environment
-from rltrain.rewards import GatedReward, LLMJudge, RewardModelCheck
+from rltrain.rewards import GatedReward, RewardModelCheck
+from rltrain.rewards.judges import Judges, make_judges, pairwise_check, prompts_of
 from rltrain.rewards.lint import problems
 from rltrain.rewards.probe import Probed, Unasked, probe, probe_quickly
+from rltrain.rewards.stages import JUDGE_PAIRWISE, JUDGES
 from rltrain.rollout.collect import Collector
 from rltrain.rollout.engine_client import ClientConfig, EngineClient
 from rltrain.rollout.render import Renderer
@@ -111,21 +113,30 @@ def client(config: RunConfig, place: Place, renderer: Renderer) -> EngineClient:
 
 def judge(
     config: RunConfig, env: Environment, endpoint: str | None, report: Report = unreported
-) -> LLMJudge:
-    """The judge of a run: the configured endpoint, or our own server at `endpoint`."""
-    part = config.rewards.judge
-    own = part.endpoint is None
-    return LLMJudge(part, env.judge_prompt, endpoint=endpoint, guided=own, report=report)
+) -> Judges:
+    """The judges of a run: the configured endpoints, or our own server at `endpoint`."""
+    return make_judges(
+        config.rewards.judge,
+        env.judge_prompt,
+        endpoint=endpoint,
+        compares=_compares(config),
+        report=report,
+    )
+
+
+def _compares(config: RunConfig) -> bool:
+    return any(stage.check == JUDGE_PAIRWISE for stage in config.rewards.stages)
 
 
 def rewarder(config: RunConfig, env: Environment, judged_by: Check | None) -> GatedReward:
-    """Gates and detectors. Without a judge, the `judge` stage is left out (evaluation)."""
-    stages = [s for s in config.rewards.stages if judged_by or s.check != "judge"]
+    """Gates and detectors. Without a judge, its stages are left out (evaluation)."""
+    stages = [s for s in config.rewards.stages if judged_by or s.check not in JUDGES]
+    pairwise = pairwise_check(config.rewards.judge, judged_by)
     part = config.rewards.reward_model
     scored = any(stage.check == "reward_model" for stage in stages)
     model = RewardModelCheck(part.folder, part.pass_at) if scored else None
     screen = build_screen(config.detectors, env)
-    return GatedReward(stages, env, screen, judged_by, model, config.rewards.bonus)
+    return GatedReward(stages, env, screen, judged_by, model, config.rewards.bonus, pairwise)
 
 
 def check_rewards(config: RunConfig, env: Environment) -> None:
@@ -138,14 +149,24 @@ def check_rewards(config: RunConfig, env: Environment) -> None:
 
 def lint_rewards(config: RunConfig, env: Environment, *, quick: bool = False) -> Probed:
     """Everything that is wrong with the rewards; answers are tried only if the config is right."""
+    from rltrain.algo.advantages import GREEDY
+
     part = config.rewards
     gated = rewarder(config, env, Unasked())
     found = problems(part, config.rollout.timeout_s)
+    if _compares(config) and not part.judge.pairwise.reference and config.algo.advantage in GREEDY:
+        found.append(
+            "rewards.stages: 'judge_pairwise' compares siblings, and says nothing of the greedy "
+            f"answer that algo.advantage={config.algo.advantage} subtracts; name a "
+            "rewards.judge.pairwise.reference"
+        )
     if found:
         return Probed(tasks=0, problems=tuple(found), complete=False)
     stream = env.tasks("train", config.seed)
     tasks = list(itertools.islice(stream, min(16, part.lint.tasks) if quick else part.lint.tasks))
-    return asyncio.run((probe_quickly if quick else probe)(gated, tasks, part.lint))
+    shown_in = prompts_of(part.judge, env.judge_prompt, compares=_compares(config))
+    tried = (probe_quickly if quick else probe)(gated, tasks, part.lint, prompts=shown_in)
+    return asyncio.run(tried)
 
 
 def worker(
@@ -178,6 +199,7 @@ def check_names(config: RunConfig) -> None:
     from rltrain.algo.kl import KL
     from rltrain.algo.proximal import PROXIMAL
     from rltrain.batch.resolve import advantage_of, fewest_of, replacements_of
+    from rltrain.train.mismatch_gate import correction_of
     from rltrain.train.objective import Objective
 
     RunMonitor(config.detectors)
@@ -199,3 +221,4 @@ def check_names(config: RunConfig) -> None:
     replacements_of(config)
     advantage_of(config)
     Objective.from_config(algo, config.rollout.temperature)
+    correction_of(config.mismatch, algo)

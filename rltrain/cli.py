@@ -28,6 +28,8 @@ COMMANDS = {
     "audit-env": "attack an environment's reward with agents that know nothing",
     "flags": "look through a run's flags, and confirm or reject them",
     "detect-bench": "measure the detectors on labelled answers, ours or yours",
+    "judge": "calibrate a judge against raters and executed truth",
+    "mismatch": "measure how far learner and engine are apart, by precision",
     "pairs": "select preference pairs, or answers to imitate, from a run's rollouts",
     "tasks": "print an environment's tasks as JSON lines",
     "score": "score answers from a JSONL file: every gate, flag, reward and truth",

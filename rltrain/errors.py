@@ -43,5 +43,9 @@ class SyncError(RltrainError):
     """The engine does not serve the weights that were pushed. Stops the run."""
 
 
+class MismatchError(RltrainError):
+    """The engine computes another policy than the learner. Stops the run, with a checkpoint."""
+
+
 class ChildDied(RltrainError):
     """A process of the run ended before its work was done. Stops the run."""

@@ -8,6 +8,7 @@ from rltrain.batch.resolve import fewest_of, overlong_of
 from rltrain.batch.samples import overlong_metrics
 from rltrain.config import RunConfig
 from rltrain.detectors import RunMonitor
+from rltrain.rewards.judge_cost import StepSpending
 from rltrain.rewards.savings import savings
 from rltrain.rollout.dispatch import Dispatcher
 from rltrain.rollout.replay import Replay
@@ -35,6 +36,7 @@ class Recorder:
         self.config = config
         self.run = run
         self.source = source
+        self.spending = StepSpending()
         self.monitor = monitor
         self.wandb = WandbTracker(
             run.path, config.track, name=run.path.name, config=config.model_dump(mode="json")
@@ -57,6 +59,7 @@ class Recorder:
         metrics = group_metrics(groups, version=step - 1, judge_gate=judge_gate)
         metrics |= _learner_metrics(stats) | _times(seconds, groups, metrics)
         metrics |= savings(self.config.rewards.stages, groups)
+        metrics |= self.spending(self.source.counters)
         metrics |= _ledger_metrics(self.source.ledger.totals())
         metrics |= self.source.sampling | overlong_metrics(groups, overlong_of(self.config))
         for alarm in self.monitor.observe(groups, metrics):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -59,10 +60,20 @@ class RunDir:
         if not self.config_file.is_file():
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml")
         try:
-            return RunConfig.model_validate(yaml.safe_load(self.config_file.read_text()))
+            tree = yaml.safe_load(self.config_file.read_text())
+            return RunConfig.model_validate(_moved(tree))
         except (yaml.YAMLError, ValueError) as error:  # not YAML, not UTF-8, or no config
             first = str(error).splitlines()[0]
             raise UserError(f"{self.config_file} is damaged: {first}") from error
+
+
+def _moved(tree: Any) -> Any:
+    """A run's tree with keys of earlier versions where they are now."""
+    train = tree.get("train") if isinstance(tree, dict) else None
+    if isinstance(train, dict) and "precision" in train:
+        rest = {key: value for key, value in train.items() if key != "precision"}
+        return {**tree, "train": rest, "precision": {"compute": train["precision"]}}
+    return tree
 
 
 def create_run(config: RunConfig) -> RunDir:

@@ -29,7 +29,7 @@ SMALL = (
     "model.warmup.noise=0", "environment.args.train_clauses=[1,0,0]",
     "rewards.judge.witness=false", "eval.tasks=16", "rollout.groups_per_step=4",
     "rollout.group_size=4", "rollout.workers=2", "rollout.concurrency=4",
-    "track.wandb=disabled", "train.precision=fp32", "train.checkpoint_every=5",
+    "track.wandb=disabled", "precision=fp32", "train.checkpoint_every=5",
     "supervise.stall_s=10", "supervise.max_restarts=1000",
 )  # fmt: skip
 """A run of many quick steps: what is tested is the machinery, not learning."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from rltrain.agreement import CONFIDENCE
 from rltrain.bench.detectors_cases import Case, to_judged
 from rltrain.protocols import Detector
-from rltrain.report.stats import CONFIDENCE, wilson
+from rltrain.report.stats import wilson
 
 RESAMPLES = 2_000
 LABELS_ONLY = frozenset({"refusal"})

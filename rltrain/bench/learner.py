@@ -21,6 +21,7 @@ from rltrain.bench import results
 from rltrain.config import RunConfig
 from rltrain.config.compose import load_config
 from rltrain.config.model import TinyModelConfig
+from rltrain.config.precision import PrecisionConfig
 from rltrain.protocols import Environment
 
 ORACLE = ("padded", "eager", "fp32")
@@ -143,9 +144,10 @@ def _stepper(setting: Setting, kind: tuple[str, str, str]) -> Any:
     config = setting.config
     model = copy.deepcopy(setting.model)
     model.set_attn_implementation(attention)
-    train = config.train.model_copy(update={"precision": precision, "packing": packing})
+    train = config.train.model_copy(update={"packing": packing})
     objective = Objective.from_config(config.algo, config.rollout.temperature)
-    learner = PolicyLearner(model, objective, train, max_steps=1_000)
+    chosen = PrecisionConfig.model_validate({"compute": precision})
+    learner = PolicyLearner(model, objective, train, 1_000, chosen)
     batch = make_batch(
         setting.samples,
         AGGREGATIONS[config.algo.aggregation],

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
+from rltrain.agreement import CONFIDENCE
 from rltrain.errors import RltrainError, UserError
 from rltrain.launch.versions import versions
-from rltrain.report.stats import CONFIDENCE
 
 P = ParamSpec("P")
 

@@ -147,7 +147,7 @@ def _ours(
             f"rollout.max_new_tokens={work.tokens}",
             f"engine.threads={threads}",
             f"train.threads={threads}",
-            f"train.precision={work.precision}",
+            f"precision={work.precision}",
             "eval.tasks=1",
             "track.wandb=disabled",
             *overrides,

@@ -97,7 +97,7 @@ def _tasks(env: Environment, wanted: set[str], search: int) -> dict[str, Task]:
 @contextmanager
 def _judge_endpoint(config: RunConfig, *, wanted: bool) -> Iterator[str | None]:
     """The configured endpoint, or our own judge served for as long as it is needed."""
-    if not wanted or not config.uses_judge or config.rewards.judge.endpoint:
+    if not wanted or not config.uses_judge or not config.rewards.judge.own_server:
         yield None
         return
     from rltrain.launch.models import judge_folder

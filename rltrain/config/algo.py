@@ -95,7 +95,7 @@ class LoraConfig(Section):
 
 
 class TrainConfig(Section):
-    """Optimizer, precision and memory."""
+    """Optimizer and memory."""
 
     lr: PositiveFloat = 1e-6
     warmup_steps: int = Field(default=0, ge=0)
@@ -103,14 +103,17 @@ class TrainConfig(Section):
     """What the learning rate does after the warm-up, until `max_steps`."""
     betas: tuple[float, float] = (0.9, 0.95)
     eps: PositiveFloat = 1e-8
+    """AdamW's epsilon; the group precision=fp16 sets 1e-15."""
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat = 1.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Compute precision; parameters are kept in fp32 beneath bf16 and fp16."""
     micro_batch_tokens: PositiveInt = 16_384
     """Padded tokens per forward pass; more are accumulated over several passes."""
     packing: Literal["padded", "shared_prefix"] = "shared_prefix"
     """`shared_prefix` computes each group's prompt once; `padded` is its plain oracle."""
+    logprob_kernel: Literal["auto", "plain", "chunked", "triton"] = "auto"
+    """How the output head is scored. `plain` holds logits of some tokens; `chunked` and `triton`
+    hold none beyond a workspace, sum in fp32, and need a plain linear head; `auto` is `plain` for
+    vocabularies below 32,768, above it `triton` on a GPU that has it and `chunked` elsewhere."""
     lora: LoraConfig | None = None
     threads: PositiveInt = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"

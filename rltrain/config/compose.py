@@ -30,6 +30,8 @@ from rltrain.errors import UserError
 REQUIRED = {"name": "???", "max_steps": "???", "model": {}, "environment": {"entry": "???"}}
 """What has no default; the groups fill it in."""
 REWARD_PARTS = ("judge", "reward_model", "lint")
+MOVED = {"train.precision": "precision"}
+"""Keys of earlier versions, and the group or key that they are now."""
 
 
 def config_dir() -> Path:
@@ -98,7 +100,7 @@ def _validation_message(error: ValidationError) -> str:
     parts = [str(p) for p in first["loc"] if p not in ("tiny", "hub")]
     key = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        return f"config key {key!r} does not exist{_suggest(key)}"
+        return _unknown(key, error.errors()[0]["input"])
     more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
     text = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
@@ -109,14 +111,20 @@ def _hydra_message(error: Exception, overrides: Sequence[str]) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     for override in overrides:
-        key = override.split("=", 1)[0]
+        key, _, value = override.partition("=")
         if f"'{key}'" in text and "Could not override" in text:
-            return f"config key {key!r} does not exist{_suggest(key)}"
+            return _unknown(key, value)
     options = [line for line in lines if line.startswith("Available options")]
     if options:
         names = [line for line in lines[lines.index(options[0]) + 1 :] if " " not in line]
         return f"{text.rstrip('.')}; available: {', '.join(names)}"
     return f"config: {' '.join(lines[:2]) if lines else text}"
+
+
+def _unknown(key: str, value: object) -> str:
+    if key in MOVED:
+        return f"config key {key} is now {MOVED[key]}: give {MOVED[key]}={value} instead"
+    return f"config key {key!r} does not exist{_suggest(key)}"
 
 
 def _suggest(key: str) -> str:

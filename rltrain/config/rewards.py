@@ -9,7 +9,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -18,6 +17,8 @@ from pydantic import (
 )
 
 from rltrain.config.base import Section
+from rltrain.config.judge import JudgeConfig as JudgeConfig
+from rltrain.config.judge import TinyJudgeConfig as TinyJudgeConfig
 from rltrain.config.sandbox import SandboxConfig
 
 Action = Literal["keep", "zero", "drop"]
@@ -27,6 +28,7 @@ ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
 KEYS: Mapping[str, frozenset[str]] = {
     "screen": frozenset(),
     "judge": frozenset({"sees"}),
+    "judge_pairwise": frozenset({"sees"}),
     "reward_model": frozenset({"sees"}),
     "json_schema": frozenset({"name", "sees", "schema", "extract"}),
     "pydantic": frozenset({"name", "sees", "model", "extract"}),
@@ -48,7 +50,8 @@ class StageConfig(Section):
 
     check: str
     """A check of the environment by name, or one of rltrain's own: `screen` (detectors), `judge`,
-    `reward_model`, `json_schema`, `pydantic`, `function` (as TRL's) or `program`."""
+    `judge_pairwise`, `reward_model`, `json_schema`, `pydantic`, `function` (as TRL's) or
+    `program`."""
     name: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
     """How verdicts and metrics call this gate; None takes `check`."""
     on_fail: float = Field(default=0.0, ge=0, le=1)
@@ -146,49 +149,6 @@ class LintConfig(Section):
     """Tasks on which that is measured (a run's start takes 16 of them, and a second at most)."""
     free_text: bool = False
     """The answers are free text, so that a judge has to read what the policy wrote."""
-
-
-class TinyJudgeConfig(Section):
-    """The embedded judge: a small language model trained on pairs labelled by execution."""
-
-    steps: PositiveInt = 700
-    examples: PositiveInt = 40_000
-    batch_size: PositiveInt = 64
-    lr: PositiveFloat = 2e-3
-    seed: int = 0
-    threads: PositiveInt = 1
-    hidden_size: PositiveInt = 192
-    layers: PositiveInt = 4
-
-
-class JudgeConfig(Section):
-    """An LLM judge behind the OpenAI-compatible protocol."""
-
-    endpoint: str | None = None
-    """Base URL ending in /v1. None starts our own server with the embedded judge."""
-    model: str = "judge"
-    """Name sent in the request."""
-    api_key_env: str = "RLTRAIN_JUDGE_API_KEY"
-    """Environment variable with the key; the key itself never enters a config or a log."""
-    verdicts: dict[str, float] = {"yes": 1.0, "no": 0.0}
-    """The only answers that count, with their scores. Anything else is a system fault, never 0."""
-    pass_at: float = Field(default=0.5, ge=0, le=1)
-    concurrency: PositiveInt = 64
-    timeout_s: PositiveFloat = 30.0
-    retries: NonNegativeInt = 3
-    backoff_s: NonNegativeFloat = 0.25
-    patience_s: NonNegativeFloat = 120.0
-    """How long a question waits for a judge that is out of reach, before its sibling is lost to the
-    system. Tries that fail meanwhile do not count."""
-    cache_size: NonNegativeInt = 100_000
-    """Verdicts remembered by (rubric, request, canonical answer)."""
-    version: str = "1"
-    """Recorded with every verdict; change it when the rubric or the model changes."""
-    tiny: TinyJudgeConfig = TinyJudgeConfig()
-    witness: bool = False
-    """Measure the judge against executed truth even where no stage rewards by it."""
-    calibrate: PositiveInt = 600
-    """Labelled held-out pairs on which agreement with executed truth is measured."""
 
 
 class RewardModelConfig(Section):

@@ -62,7 +62,8 @@ class EngineConfig(Section):
     """The vLLM server that samples from the policy."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto` takes the learner's precision, so that both sides compute the same policy."""
+    """`auto` takes what `precision` says, so that both sides compute the same policy; anything
+    else needs precision.allow_mismatch=true."""
     host: str = "127.0.0.1"
     port: NonNegativeInt = 0
     """0 lets the system choose a free one."""

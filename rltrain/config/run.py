@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from rltrain.config.algo import AlgoConfig, EvalConfig, TrackConfig, TrainConfig
 from rltrain.config.base import Section
 from rltrain.config.model import ModelConfig
+from rltrain.config.precision import MismatchConfig, PrecisionConfig
 from rltrain.config.rewards import DetectorsConfig, RewardsConfig
 from rltrain.config.rollout import EngineConfig, EnvironmentConfig, RolloutConfig, SyncConfig
 from rltrain.config.supervise import SuperviseConfig
@@ -37,6 +38,8 @@ class RunConfig(Section):
     detectors: DetectorsConfig = DetectorsConfig()
     algo: AlgoConfig = AlgoConfig()
     train: TrainConfig = TrainConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    mismatch: MismatchConfig = MismatchConfig()
     eval: EvalConfig = EvalConfig()
     track: TrackConfig = TrackConfig()
     supervise: SuperviseConfig = SuperviseConfig()
@@ -44,7 +47,7 @@ class RunConfig(Section):
     @property
     def uses_judge(self) -> bool:
         """Whether a stage rewards by the judge; offline methods sample nothing to be rewarded."""
-        judged = any(stage.check == "judge" for stage in self.rewards.stages)
+        judged = any(s.check in ("judge", "judge_pairwise") for s in self.rewards.stages)
         return judged and not self.algo.offline
 
     @property
@@ -59,6 +62,17 @@ class RunConfig(Section):
             raise ValueError(
                 f"algo.critic.warmup_steps ({critic.warmup_steps}) must be smaller than max_steps "
                 f"({self.max_steps}), or the policy is never trained"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sides_agree(self) -> RunConfig:
+        asked, learner = self.engine.dtype, self.precision.engine_dtype
+        if asked not in ("auto", learner) and not self.precision.allow_mismatch:
+            raise ValueError(
+                f"engine.dtype={asked} has the engine compute every layer in {asked} and the "
+                f"learner in {learner} (precision.compute={self.precision.compute}); leave it at "
+                "auto, or give precision.allow_mismatch=true"
             )
         return self
 

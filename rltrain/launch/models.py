@@ -118,7 +118,7 @@ def ensure_models(
     if isinstance(config.model, TinyModelConfig):
         wanted["policy"] = policy
     judge = None
-    if with_judge and config.measures_judge and config.rewards.judge.endpoint is None:
+    if with_judge and config.measures_judge and config.rewards.judge.own_server:
         judge = wanted["judge"] = judge_folder(config)
     children = {
         kind: Child(

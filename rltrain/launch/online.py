@@ -17,6 +17,7 @@ from typing import Any
 from rltrain import build
 from rltrain.config import RunConfig
 from rltrain.launch.attempts import Attempts
+from rltrain.launch.calibrations import stood_on
 from rltrain.launch.children import Child
 from rltrain.launch.evaluation import WeightsLost, run_evaluation
 from rltrain.launch.export import export_run
@@ -169,8 +170,10 @@ def _calibrate(config: RunConfig, run: RunDir, place: build.Place) -> None:
             await judge.aclose()
 
     facts = asyncio.run(measure())
-    if facts is not None:
-        write_fact(run.path, "judge", {**facts, "split": config.eval.split})
+    stood = stood_on(config, env) if config.uses_judge else None
+    if facts is not None or stood:
+        facts = {**(facts or {}), "split": config.eval.split}
+        write_fact(run.path, "judge", {**facts, "calibration": stood} if stood else facts)
 
 
 def _run_loop(job: Job, place: build.Place, supervisor: Supervisor) -> None:

@@ -28,6 +28,8 @@ MAY_DIFFER = (
     "rollout.retries", "rollout.patience_s", "rollout.pause_s", "rollout.max_pauses",
     "rewards.judge.timeout_s", "rewards.judge.retries",
     "rewards.judge.backoff_s", "rewards.judge.patience_s", "rewards.judge.concurrency",
+    "rewards.judge.cache_file", "rewards.judge.price", "rewards.judge.require",
+    "mismatch.warn", "mismatch.stop", "mismatch.patience",
     "engine.port", "engine.host", "engine.start_timeout_s", "train.keep_checkpoints",
     "train.checkpoint_every",
 )  # fmt: skip

@@ -15,8 +15,6 @@ from rltrain.config.rollout import EngineConfig
 from rltrain.errors import ChildDied
 from rltrain.rollout.engine_server import EngineServer, EngineSpec
 
-ENGINE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""The engine's type that computes what the learner's precision computes."""
 JUDGE_NAME = "judge"
 
 
@@ -42,7 +40,7 @@ class Servers:
 def engine_dtype(config: RunConfig) -> str:
     """`auto` follows the learner's precision, so that both sides compute the same policy."""
     if config.engine.dtype == "auto":
-        return ENGINE_DTYPES[config.train.precision]
+        return config.precision.engine_dtype
     return config.engine.dtype
 
 
@@ -96,6 +94,7 @@ def serving(
                 dtype=engine_dtype(config),
                 max_model_len=config.model.max_length,
                 lora_rank=lora.rank if lora else None,
+                head_fp32=config.precision.head == "fp32",
             )
             servers.append(EngineServer(engine, spec, logs / "engine.log"))
             os.environ[TOKEN_ENV] = servers[-1].api_key

@@ -15,6 +15,7 @@ from typing import Any
 from rltrain import build
 from rltrain.config import RunConfig
 from rltrain.launch.attempts import Attempts
+from rltrain.launch.calibrations import require_calibrated
 from rltrain.launch.evaluation import held_out
 from rltrain.launch.models import policy_folder
 from rltrain.launch.offline import prepare_offline
@@ -43,6 +44,7 @@ def train(config: RunConfig) -> RunDir:
     env = build.environment(config.environment)
     build.rewarder(config, env, None)  # names of gates and detectors, before anything is started
     build.check_rewards(config, env)
+    require_calibrated(config, env)
     tasks = held_out(config, env)
     policy_folder(config)  # a pretrained model that cannot be had
     stages = _stages(config)

@@ -78,7 +78,7 @@ class _Log(TrainerCallback):
         if not math.isfinite(float(logs["loss"])):
             raise UserError(
                 f"the loss is not finite at step {state.global_step}; lower train.lr, or choose "
-                "train.precision=fp32"
+                "precision=fp32"
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -98,10 +98,12 @@ class _Log(TrainerCallback):
 def check(config: RunConfig, on_cpu: bool) -> None:
     """Refuse early what TRL would refuse once models are loaded. Raises `UserError`."""
     algo = config.algo
-    if config.train.precision == "fp16" and on_cpu:
+    if config.precision.compute == "fp16" and on_cpu:
         raise UserError(
-            "TRL trains in fp16 on a GPU only; use train.precision=bf16 or train.precision=fp32"
+            "TRL trains in fp16 on a GPU only; use precision=bf16 or precision=fp32"
         )
+    if config.precision.head == "fp32":
+        raise UserError("precision.head=fp32 is not for methods that TRL trains; leave it out")
     wanted = (algo.loss_type,) if isinstance(algo.loss_type, str) else algo.loss_type
     for name in wanted if algo.method == "dpo" else ():
         if name not in LOSS_TYPES:
@@ -150,8 +152,8 @@ def _arguments(
         "adam_epsilon": train.eps,
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
-        "bf16": train.precision == "bf16",
-        "fp16": train.precision == "fp16",
+        "bf16": config.precision.compute == "bf16",
+        "fp16": config.precision.compute == "fp16",
         "use_cpu": on_cpu,
         "seed": config.seed,
         "data_seed": config.seed,

@@ -35,8 +35,8 @@ from rltrain.track.files import write_text
 ASSETS = Path(__file__).parent / "assets"
 POSTER = ("reward-truth", "funnel", "hacks")
 _HEALTH = (
-    "timeline", "staleness", "mismatch", "entropy", "lengths", "shares", "optimizer", "critic",
-    "preference", "margins",
+    "timeline", "staleness", "mismatch", "scaling", "entropy", "lengths", "shares", "optimizer",
+    "critic", "preference", "margins",
 )  # fmt: skip
 
 

@@ -139,6 +139,8 @@ def load(run_dir: Path) -> Run:
 def _optional(part: str, config: Mapping[str, Any]) -> bool:
     """Whether a run of this config has no such part even when it is whole."""
     method = (config.get("algo") or {}).get("method", "online")
+    if part == "precision":
+        return True
     if part in ("data", "offline"):
         return bool(method == "online")
     if method != "online" and part in ("ledger", "judge"):
@@ -147,7 +149,9 @@ def _optional(part: str, config: Mapping[str, Any]) -> bool:
         return True
     stages = (config.get("rewards") or {}).get("stages") or ()
     return part == "judge" and bool(config) and all(
-        stage.get("check") != "judge" for stage in stages if isinstance(stage, Mapping)
+        stage.get("check") not in ("judge", "judge_pairwise")
+        for stage in stages
+        if isinstance(stage, Mapping)
     )
 
 

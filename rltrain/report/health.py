@@ -50,11 +50,20 @@ _CHARTS = (
     _Chart(
         "mismatch", "Trainer against engine",
         (_Line("mismatch/mean_abs_logprob", "mean |Δ log-probability|", PURPLE),
+         _Line("mismatch/p99_abs_logprob", "99th percentile", RED),
          _Line("mismatch/k3", "k3 (KL estimate)", ORANGE)),
         "How far the engine's log-probabilities are from the trainer's, in nats. "
         "Good: small and flat.",
         {"title": {"text": "nats (log scale)"}, "type": "log", "exponentformat": "power",
          "dtick": 1},
+    ),
+    _Chart(
+        "scaling", "Loss scale of fp16",
+        (_Line("precision/loss_scale", "loss scale", BLUE),
+         _Line("precision/overflows", "updates skipped so far", RED)),
+        "Halves when a gradient overflows, and that update is skipped. Good: settles; the events "
+        "name the layers.",
+        {"title": {"text": "log scale"}, "type": "log", "exponentformat": "power"}, False,
     ),
     _Chart(
         "entropy", "Policy entropy", (_Line("policy/entropy", "entropy", TEAL),),

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import norm  # type: ignore[import-untyped]
 
-CONFIDENCE = 0.95
+from rltrain.agreement import CONFIDENCE, interval, kappas
+
 RESAMPLES = 4_000
 _CHUNK = 250
 
@@ -40,15 +41,7 @@ def paired_bootstrap(
         raise ValueError("no task was evaluated both before and after")
     ones = np.ones_like(differences)
     weighted = _resample(np.stack([differences, ones], axis=1), seed, resamples)
-    return float(differences.mean()), _interval(weighted[:, 0] / weighted[:, 1])
-
-
-def kappa(table: Sequence[int] | np.ndarray) -> float:
-    """Cohen's kappa of a 2x2 table (both yes, only the first, only the second, both no); nan if
-    one answer was given throughout, where chance agreement is already perfect.
-
-    Cohen, J. (1960), Educ. Psychol. Meas. 20."""
-    return float(_kappas(np.asarray(table, dtype=float)[None, :])[0])
+    return float(differences.mean()), interval(weighted[:, 0] / weighted[:, 1])
 
 
 def kappa_interval(
@@ -58,7 +51,7 @@ def kappa_interval(
 
     tables: [G, 4], one 2x2 table per group of siblings; siblings share a task, so that rollouts
     alone would look more independent than they are."""
-    return _interval(_kappas(_resample(np.asarray(tables, dtype=float), seed, resamples)))
+    return interval(kappas(_resample(np.asarray(tables, dtype=float), seed, resamples)))
 
 
 def _resample(units: np.ndarray, seed: int, resamples: int) -> np.ndarray:
@@ -71,23 +64,3 @@ def _resample(units: np.ndarray, seed: int, resamples: int) -> np.ndarray:
         for start in range(0, resamples, _CHUNK)
     ]
     return np.concatenate(sums)
-
-
-def _kappas(tables: np.ndarray) -> np.ndarray:
-    """tables: [R, 4] -> [R]."""
-    both, first, second, neither = tables.T
-    total = tables.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        agreed = (both + neither) / total
-        chance = (both + first) * (both + second) + (neither + first) * (neither + second)
-        expected = chance / total**2
-        return np.where(expected < 1, (agreed - expected) / (1 - expected), np.nan)
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
-        return float("nan"), float("nan")
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(finite, [tail, 1 - tail])
-    return float(low), float(high)

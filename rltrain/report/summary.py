@@ -12,10 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from rltrain.agreement import kappa
 from rltrain.report.data import Run, load
 from rltrain.report.evals import deltas, is_exact
 from rltrain.report.scan import Scan, scan
-from rltrain.report.stats import kappa, kappa_interval
+from rltrain.report.stats import kappa_interval
 from rltrain.track.files import nulled, to_json, write_text
 
 _EVAL = (

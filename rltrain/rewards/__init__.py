@@ -13,7 +13,8 @@ be trusted. The environment's own and the detectors come in from outside.
 
 from rltrain.rewards.calibration import agreement, calibrate
 from rltrain.rewards.gates import GatedReward, reward_by_gate
-from rltrain.rewards.judge import JudgeStats, LLMJudge
+from rltrain.rewards.judge import LLMJudge
+from rltrain.rewards.judge_asker import JudgeStats
 from rltrain.rewards.reward_model import RewardModelCheck
 from rltrain.rewards.trl import TRLCheck
 from rltrain.rewards.verdicts import NOT_APPLICABLE

@@ -1,8 +1,6 @@
 """How far a judge can be trusted: agreement of its verdicts with executed truth.
 
-Cohen's kappa is agreement beyond chance, kappa = (p_o - p_e) / (1 - p_e), where p_o is the share of
-equal decisions and p_e the share expected from the two marginals alone (Cohen 1960). Faulted items
-have no verdict; they are left out of every rate and reported beside them.
+Faulted items have no verdict; they are left out of every rate and reported beside them.
 """
 
 from __future__ import annotations
@@ -11,15 +9,11 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from rltrain.agreement import RESAMPLES, FloatArray, interval, kappas
 from rltrain.errors import JudgeFault
 from rltrain.protocols import Check
-from rltrain.types import Task
-
-FloatArray = npt.NDArray[np.float64]
-
-RESAMPLES = 1_000
+from rltrain.types import Task, Verdict
 
 
 def agreement(labels: Sequence[bool], verdicts: Sequence[bool], seed: int) -> dict[str, float]:
@@ -55,27 +49,10 @@ def agreement(labels: Sequence[bool], verdicts: Sequence[bool], seed: int) -> di
         "accuracy": (tp + tn) / truth.size,
         "false_positive_rate": fp / (fp + tn) if fp + tn else float("nan"),
         "false_negative_rate": fn / (fn + tp) if fn + tp else float("nan"),
-        "kappa": float(kappa(cells[None])[0]),
+        "kappa": float(_kappas(cells[None])[0]),
         "kappa_low": low,
         "kappa_high": high,
     }
-
-
-def kappa(cells: FloatArray) -> FloatArray:
-    """Cohen's kappa per row.
-
-    Args:
-        cells: [R, 4] counts of true positives, false positives, true and false negatives.
-
-    Returns [R]; NaN where chance agreement is 1, that is, kappa is undefined.
-    """
-    tp, fp, tn, fn = cells.T
-    n = cells.sum(axis=1)
-    observed = (tp + tn) / n
-    chance = ((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)) / n**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: FloatArray = np.where(chance < 1.0, (observed - chance) / (1.0 - chance), np.nan)
-    return result
 
 
 async def calibrate(
@@ -94,16 +71,9 @@ async def calibrate(
     pairs = list(labelled)
     if not pairs:
         raise ValueError("calibrate needs at least one labelled pair.")
-    tasks = [asyncio.ensure_future(_decide(judge, task, answer)) for task, answer, _ in pairs]
-    try:
-        decided = await asyncio.gather(*tasks)
-    except BaseException:
-        for pending in tasks:
-            pending.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+    decided = await ask_all(judge, [(task, answer) for task, answer, _ in pairs])
     kept = [
-        (label, said)
+        (label, said.passed)
         for (_, _, label), said in zip(pairs, decided, strict=True)
         if not isinstance(said, JudgeFault)
     ]
@@ -113,9 +83,25 @@ async def calibrate(
     return {**result, "faults": float(len(pairs) - len(kept))}
 
 
-async def _decide(judge: Check, task: Task, answer: str) -> bool | JudgeFault:
+async def ask_all(
+    judge: Check, pairs: Sequence[tuple[Task, str]]
+) -> list[Verdict | JudgeFault]:
+    """The verdict on each (task, canonical answer), or the fault that came instead of it.
+
+    Asked concurrently; raises whatever else the judge raises, with nothing left in flight."""
+    tasks = [asyncio.ensure_future(_ask(judge, task, answer)) for task, answer in pairs]
     try:
-        return (await judge(task, answer)).passed
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for pending in tasks:
+            pending.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+async def _ask(judge: Check, task: Task, answer: str) -> Verdict | JudgeFault:
+    try:
+        return await judge(task, answer)
     except JudgeFault as fault:
         return fault
 
@@ -129,9 +115,9 @@ def _bootstrap_kappa(cells: FloatArray, seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     n = int(cells.sum())
     resampled = rng.multinomial(n, cells / n, size=RESAMPLES).astype(np.float64)
-    values = kappa(resampled)
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return float("nan"), float("nan")
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return interval(_kappas(resampled))
+
+
+def _kappas(cells: FloatArray) -> FloatArray:
+    """cells: [R, 4] counts of true and false positives, true and false negatives -> [R]."""
+    return kappas(cells[:, [0, 3, 1, 2]])

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 
+from rltrain.config.judge import PriceConfig
 from rltrain.errors import UserError
+from rltrain.rewards.judge_cost import Spending, usage_of
 
 REFUSED = {
     401: "it refused the API key",
@@ -39,7 +42,15 @@ class Unusable(Exception):
 class ChatClient:
     """POST {endpoint}/chat/completions with a deadline per request."""
 
-    def __init__(self, endpoint: str, *, key_env: str, timeout_s: float, connections: int) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        key_env: str,
+        timeout_s: float,
+        connections: int,
+        price: PriceConfig | None = None,
+    ) -> None:
         """Raises `UserError` for a malformed endpoint or an API key that no header can carry."""
         try:
             url = httpx.URL(endpoint.rstrip("/"))
@@ -58,6 +69,7 @@ class ChatClient:
             raise UserError("rewards.judge.endpoint must be a URL such as http://host:8000/v1.")
         self.shown = str(url.copy_with(query=None, fragment=None))
         """The endpoint as it may be logged: a query may hold a token."""
+        self.spent = Spending(price=price)
         self._url = url.copy_with(path=url.path.rstrip("/") + "/chat/completions")
         self._key_env = key_env
         self._timeout_s = timeout_s
@@ -82,14 +94,18 @@ class ChatClient:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._http.post(self._url, json=body)
         except (TimeoutError, httpx.TimeoutException):
+            self.spent.add(None)  # it may have been worked on
             raise Unusable(f"no answer within {self._timeout_s:g} s", away=True) from None
         except httpx.ConnectError as error:
             raise Unusable(f"connection failed ({error})", away=True) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self.spent.add(None)
             away = isinstance(error, httpx.TransportError)
             raise Unusable(f"{type(error).__name__} ({error})", away=away) from None
         self._require_ok(response)
-        return _content(response)
+        reply = _parsed(response)
+        self.spent.add(usage_of(reply))
+        return _content(reply)
 
     def _require_ok(self, response: httpx.Response) -> None:
         status = response.status_code
@@ -112,11 +128,19 @@ class ChatClient:
         return " ".join(text.split())[:200]
 
 
-def _content(response: httpx.Response) -> str:
+def _parsed(response: httpx.Response) -> Any:
+    """The reply's JSON; None for what is none."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _content(reply: Any) -> str:
     """`choices[0].message.content`; anything else is `Unusable`."""
     try:
-        content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
+        content = reply["choices"][0]["message"]["content"]
+    except (LookupError, TypeError):
         raise Unusable("its reply is not a chat completion") from None
     if not isinstance(content, str) or not content.strip():
         raise Unusable("its reply is empty")

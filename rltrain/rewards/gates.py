@@ -21,13 +21,14 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from rltrain.config.rewards import BonusConfig, StageConfig
-from rltrain.errors import EnvironmentFault, RltrainError, UserError
+from rltrain.errors import EnvironmentFault, RltrainError, SystemFault, UserError
 from rltrain.protocols import Check, Environment
 from rltrain.rewards.bonus import Bonuses
 from rltrain.rewards.ladder import passing_band, within
-from rltrain.rewards.stages import JUDGE, REWARD_MODEL, SCREEN, Stage, resolve
+from rltrain.rewards.pairwise import PENDING, GroupCheck
+from rltrain.rewards.stages import JUDGE, JUDGE_PAIRWISE, REWARD_MODEL, SCREEN, Stage, resolve
 from rltrain.rewards.verdicts import is_applicable, raised, require_unit
-from rltrain.types import Episode, Flag, Judged, Screened, Verdict
+from rltrain.types import Episode, Flag, Judged, Screened, Task, Verdict
 
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ class GatedReward:
         judge: Check | None = None,
         reward_model: Check | None = None,
         bonus: Mapping[str, BonusConfig] | None = None,
+        pairwise: Check | None = None,
     ) -> None:
         """Resolve every stage now, so that a typing mistake stops the run before it starts.
 
@@ -88,6 +90,7 @@ class GatedReward:
             judge: called with the *canonical* answer; needed if `judge` is a stage.
             reward_model: likewise, for the stage `reward_model`.
             bonus: by name, paid inside the passing band.
+            pairwise: likewise, for the stage `judge_pairwise`.
 
         Raises `UserError` for an unknown, repeated, unavailable or broken stage or bonus.
         """
@@ -96,10 +99,12 @@ class GatedReward:
         self._screen = screen
         self._bonuses = Bonuses(bonus or {})
         self._band = passing_band(self.stages)
-        models = {JUDGE: judge, REWARD_MODEL: reward_model}
+        models = {JUDGE: judge, JUDGE_PAIRWISE: pairwise, REWARD_MODEL: reward_model}
         self._stages = resolve(self.stages, environment, models)
         if screen is None and any(stage.check == SCREEN for stage in self.stages):
             raise UserError(f"rewards.stages names {SCREEN!r}, but no {SCREEN} was configured.")
+        if any(isinstance(stage.check, GroupCheck) for stage in self._stages[:-1]):
+            raise UserError("rewards.stages: 'judge_pairwise' compares siblings; put it last.")
         # A flagged rollout never earns more than this, whether or not it reached the screen.
         self._flagged_cap = min((s.on_fail for s in self.stages if s.check == SCREEN), default=0.0)
 
@@ -139,6 +144,45 @@ class GatedReward:
             judged=walk.judged(reward, walk.truth),
             flags=flags,
             reward=self._after_flags(reward, flags),
+        )
+
+    async def judge_group(
+        self, task: Task, members: Sequence[Screened], seed: int
+    ) -> list[Screened | SystemFault]:
+        """Settle what only siblings can tell: the last gate, if it compares them. Else the members
+        as they are.
+
+        seed: of who is compared with whom. A member without any comparison is its fault.
+        """
+        last = self._stages[-1]
+        if not isinstance(last.check, GroupCheck):
+            return list(members)
+        settled: list[Screened | SystemFault] = list(members)
+        pending = [n for n, m in enumerate(members) if not m.dropped and _is_pending(m)]
+        answers = [members[n].judged.canonical or "" for n in pending]
+        scores = await last.check.judge.rank(task, answers, seed) if answers else []
+        for n, score in zip(pending, scores, strict=True):
+            settled[n] = (
+                score
+                if isinstance(score, SystemFault)
+                else self._settled(members[n], last, last.check, score)
+            )
+        return settled
+
+    def _settled(
+        self, member: Screened, stage: Stage, check: GroupCheck, score: float
+    ) -> Screened:
+        judged = member.judged
+        verdict = check.settled(judged.verdicts[-1], score)
+        reward = stage.config.on_fail
+        if verdict.passed:
+            earned = self._bonuses.earned(score, judged.episode)
+            reward = within(stage.config.band or self._band, earned)
+        verdicts = (*judged.verdicts[:-1], verdict)
+        return replace(
+            member,
+            judged=replace(judged, verdicts=verdicts, reward=reward),
+            reward=self._after_flags(reward, member.flags),
         )
 
     async def _pass(self, stage: Stage, walk: _Walk) -> bool:
@@ -181,6 +225,10 @@ class GatedReward:
     def _after_flags(self, reward: float, flags: tuple[Flag, ...]) -> float:
         zeroed = any(flag.action == "zero" for flag in flags)
         return min(reward, self._flagged_cap) if zeroed else reward
+
+
+def _is_pending(member: Screened) -> bool:
+    return member.judged.verdicts[-1].reason.startswith(f"{PENDING}:")
 
 
 def reward_by_gate(screened: Sequence[Screened]) -> Mapping[str, float]:

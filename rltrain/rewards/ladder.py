@@ -18,7 +18,9 @@ from rltrain.config.rewards import RewardsConfig, StageConfig
 SILENT = frozenset({"screen"})
 """Checks that have no score of their own."""
 ALL_OR_NOTHING = frozenset({"json_schema", "pydantic"})
-ALWAYS_SCORE = frozenset({"json_schema", "pydantic", "program", "judge", "reward_model"})
+ALWAYS_SCORE = frozenset(
+    {"json_schema", "pydantic", "program", "judge", "judge_pairwise", "reward_model"}
+)
 """Checks that cannot find themselves not applicable."""
 
 Band = tuple[float, float]
@@ -47,8 +49,9 @@ def scores(stage: StageConfig, rewards: RewardsConfig) -> Band | None:
     if stage.check in ALL_OR_NOTHING:
         return 1.0, 1.0
     if stage.check == "judge":
-        good = [v for v in rewards.judge.verdicts.values() if v >= rewards.judge.pass_at]
-        return (min(good), max(good)) if good else None
+        return rewards.judge.passing_scores()
+    if stage.check == "judge_pairwise":
+        return rewards.judge.pass_at, 1.0
     if stage.check == "reward_model":
         return rewards.reward_model.pass_at, 1.0
     if stage.check in ("function", "program"):
@@ -59,7 +62,9 @@ def scores(stage: StageConfig, rewards: RewardsConfig) -> Band | None:
 def never_fails(stage: StageConfig, rewards: RewardsConfig) -> bool:
     """Whether the settings let every answer pass. False where nothing is known."""
     if stage.check == "judge":
-        return min(rewards.judge.verdicts.values(), default=0.0) >= rewards.judge.pass_at
+        return rewards.judge.never_fails()
+    if stage.check == "judge_pairwise":
+        return rewards.judge.pass_at <= 0
     if stage.check == "reward_model":
         return rewards.reward_model.pass_at <= 0
     return stage.check in ("function", "program") and stage.pass_at <= 0

@@ -110,12 +110,12 @@ def _stage(stage: StageConfig, rewards: RewardsConfig, request_s: float) -> Iter
     name = f"rewards.stages: {stage.gate!r}"
     if stage.check in SILENT and (stage.band or stage.cache or stage.cost or stage.timeout_s):
         yield f"{name} is no check of an answer: it takes on_fail and nothing else"
-    if stage.check in ("judge", "reward_model") and stage.sees == "raw":
+    judged = stage.check in ("judge", "judge_pairwise")
+    if (judged or stage.check == "reward_model") and stage.sees == "raw":
         yield (
             f"{name} must not see what the policy wrote, which can talk to it; leave out sees=raw "
             "(it sees the environment's canonical form)"
         )
-    judged = stage.check == "judge"
     limits = {"timeout_s": stage.timeout_s, "judge.timeout_s": rewards.judge.timeout_s}
     for key, limit_s in limits.items():
         if limit_s and limit_s > request_s and (judged or key == "timeout_s"):
@@ -123,10 +123,25 @@ def _stage(stage: StageConfig, rewards: RewardsConfig, request_s: float) -> Iter
                 f"{name} has {key}={limit_s:g}, longer than rollout.timeout_s={request_s:g}; lower "
                 "it, or raise the rollout's"
             )
+    if judged:
+        yield from _learned(name, rewards)
     least_s = rewards.judge.timeout_s if judged else stage.sandbox.time_s
     if stage.timeout_s and (judged or stage.check == "program") and stage.timeout_s < least_s:
         key = "rewards.judge.timeout_s" if judged else "sandbox.time_s"
         yield (
             f"{name} has timeout_s={stage.timeout_s:g}, shorter than {key}={least_s:g}, within "
             "which an answer is still allowed; raise it"
+        )
+
+
+def _learned(name: str, rewards: RewardsConfig) -> Iterator[str]:
+    """The embedded judge is asked only what it was trained on."""
+    judge = rewards.judge
+    by_rubric = any(member.rubric for member in judge.members() if member.endpoint is None)
+    compares = name.endswith("'judge_pairwise'") and judge.endpoint is None
+    if by_rubric or compares:
+        what = "compare" if compares else "read a rubric"
+        yield (
+            f"{name}: the embedded judge has learned the environment's prompt and cannot {what}; "
+            "set rewards.judge.endpoint"
         )

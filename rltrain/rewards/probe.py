@@ -17,7 +17,8 @@ from rltrain.config.rewards import LintConfig
 from rltrain.errors import SystemFault
 from rltrain.protocols import Audited, Environment
 from rltrain.rewards.gates import GatedReward
-from rltrain.rewards.stages import JUDGE, MODELS
+from rltrain.rewards.judge import Prompt
+from rltrain.rewards.stages import JUDGES, MODELS
 from rltrain.types import Episode, Screened, Task, Turn, Verdict
 
 CONSTANTS: Mapping[str, str] = {
@@ -73,16 +74,19 @@ async def probe(
     *,
     budget_s: float | None = None,
     costly: bool = True,
+    prompts: Sequence[Prompt] | None = None,
 ) -> Probed:
     """Try the constants, an echo and borrowed answers on every task.
 
-    costly: ask checks whose stage has a cost, too. Raises `SystemFault` if a check broke.
+    costly: ask checks whose stage has a cost, too. prompts: what judges are shown; None is the
+    environment's prompt. Raises `SystemFault` if a check broke.
     """
     env, ends = reward.environment, time.perf_counter() + (budget_s or 1e9)
     gates = [s.gate for s in reward.stages if s.check in MODELS or (s.cost and not costly)]
     offline = reward.standing_in(gates, Unasked())
     oracle = [env.oracle().answer(task) for task in tasks] if isinstance(env, Audited) else []
-    found = list(_raw_judge(reward, tasks, oracle, config))
+    shown_in = [env.judge_prompt] if prompts is None else list(prompts)
+    found = list(_raw_judge(reward, tasks, oracle, config, shown_in))
     ways = _ways(tasks, oracle)
     tried: dict[str, Tried] = {}
     right: dict[str, Tried] = {}
@@ -105,11 +109,17 @@ async def probe(
     return Probed(tasks=len(tasks), tried={**tried, **right}, problems=tuple(found))
 
 
-async def probe_quickly(reward: GatedReward, tasks: Sequence[Task], config: LintConfig) -> Probed:
+async def probe_quickly(
+    reward: GatedReward,
+    tasks: Sequence[Task],
+    config: LintConfig,
+    *,
+    prompts: Sequence[Prompt] | None = None,
+) -> Probed:
     """As `probe`, for the start of a run: a second at most, nothing that costs, and a fault of a
     check is left for the run to count."""
     try:
-        return await probe(reward, tasks, config, budget_s=1.0, costly=False)
+        return await probe(reward, tasks, config, budget_s=1.0, costly=False, prompts=prompts)
     except SystemFault:
         return Probed(tasks=len(tasks), complete=False)
 
@@ -147,16 +157,20 @@ def _unreachable(reward: GatedReward, results: Sequence[Screened]) -> list[str]:
 
 
 def _raw_judge(
-    reward: GatedReward, tasks: Sequence[Task], oracle: Sequence[str], config: LintConfig
+    reward: GatedReward,
+    tasks: Sequence[Task],
+    oracle: Sequence[str],
+    config: LintConfig,
+    prompts: Sequence[Prompt],
 ) -> list[str]:
     """Whether what a policy writes beside its answer reaches the judge."""
-    if config.free_text or not any(stage.check == JUDGE for stage in reward.stages):
+    if config.free_text or not any(stage.check in JUDGES for stage in reward.stages):
         return []
     env = reward.environment
     answers = list(oracle) or ["yes"] * len(tasks)
     for task, answer in zip(tasks, answers, strict=True):
         for text in (f"{answer}\n{MARK}", f"{answer} {MARK}", f"{MARK}\n{answer}"):
-            if _shown(env, task, text):
+            if any(_shown(env, task, text, prompt) for prompt in prompts):
                 return [
                     f"the judge of environment {env.name!r} is shown what the policy wrote (text "
                     "beside an answer reaches its prompt), and can be talked to; let canonical() "
@@ -166,13 +180,13 @@ def _raw_judge(
     return []
 
 
-def _shown(env: Environment, task: Task, text: str) -> bool:
+def _shown(env: Environment, task: Task, text: str, prompt: Prompt) -> bool:
     canonical = env.canonical(task, text)
     if canonical is None:
         return False
     words = MARK.lower()
-    prompt = " ".join(message.content for message in env.judge_prompt(task, canonical))
-    return words in prompt.lower()
+    shown = " ".join(message.content for message in prompt(task, canonical))
+    return words in shown.lower()
 
 
 def _episode(task: Task, answer: str) -> Episode:

@@ -23,8 +23,10 @@ from rltrain.types import Task, Verdict
 
 SCREEN = "screen"
 JUDGE = "judge"
+JUDGE_PAIRWISE = "judge_pairwise"
+JUDGES = frozenset({JUDGE, JUDGE_PAIRWISE})
 REWARD_MODEL = "reward_model"
-MODELS = frozenset({JUDGE, REWARD_MODEL})
+MODELS = JUDGES | {REWARD_MODEL}
 """Checks that score by a model; they see canonical answers only."""
 
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rltrain.config.rollout import RolloutConfig
 from rltrain.errors import SystemFault
@@ -23,6 +23,17 @@ class Rewarder(Protocol):
     """Gates and detectors: Episode -> Screened. Raises `SystemFault` when it cannot say."""
 
     async def judge_episode(self, episode: Episode) -> Screened: ...
+
+
+@runtime_checkable
+class GroupRewarder(Protocol):
+    """A rewarder with a gate that compares siblings."""
+
+    async def judge_group(
+        self, task: Task, members: Sequence[Screened], seed: int
+    ) -> Sequence[Screened | SystemFault]:
+        """The members in their order, or why one was lost."""
+        ...
 
 
 class Collector:
@@ -81,9 +92,10 @@ class Collector:
             lost = tuple(Fault(sample=i, kind=kind, detail=detail) for i in range(samples))
             return Group(lease=lease, task=task, members=(), faults=lost)
         sampled = time.perf_counter()
-        results = await asyncio.gather(
+        apart = await asyncio.gather(
             *(self._sibling(task, i, turn, seed, self.sampler) for i, turn in enumerate(first))
         )
+        results = await self._compared(task, apart, seed)
         return Group(
             lease=lease,
             task=task,
@@ -94,6 +106,21 @@ class Collector:
                 "reward_s": time.perf_counter() - sampled,
             },
         )
+
+    async def _compared(
+        self, task: Task, results: Sequence[Screened | Fault], seed: int
+    ) -> Sequence[Screened | Fault]:
+        """What is left of the siblings once they have been compared with one another."""
+        if not isinstance(self.rewarder, GroupRewarder):
+            return results
+        members = [result for result in results if isinstance(result, Screened)]
+        lost = [result for result in results if isinstance(result, Fault)]
+        settled = await self.rewarder.judge_group(task, members, seed)
+        for member, found in zip(members, settled, strict=True):
+            if isinstance(found, SystemFault):
+                index = member.judged.episode.sample
+                lost.append(Fault(sample=index, kind=found.kind, detail=str(found)))
+        return [*(found for found in settled if isinstance(found, Screened)), *lost]
 
     async def _sample(
         self, prompt: Sequence[int], n: int, seed: int, sampler: Sampler

@@ -33,6 +33,8 @@ class EngineSpec:
     """Model name that requests give."""
     dtype: str = "auto"
     """`float32`, `bfloat16`, `float16`; `auto` takes what the folder's config says."""
+    head_fp32: bool = False
+    """Multiply the output head in fp32, whatever `dtype` is."""
     max_model_len: int | None = None
     """Prompt plus completion, in tokens; None takes the model's own limit."""
     lora_rank: int | None = None
@@ -70,6 +72,8 @@ def server_args(config: EngineConfig, spec: EngineSpec, port: int, *, cpu: bool)
     args += ["--middleware", "rltrain.rollout.engine_boot.TokenGuard"]
     if spec.max_model_len is not None:
         args += ["--max-model-len", str(spec.max_model_len)]
+    if spec.head_fp32:
+        args += ["--hf-overrides", '{"head_dtype": "float32"}']
     if config.eager:
         args.append("--enforce-eager")
     if cpu:

@@ -11,9 +11,11 @@ from rltrain.track.files import restore, to_json, write_text
 
 PARTS = (
     "run", "engine", "timing", "judge", "eval_before", "eval_after", "ledger", "data", "offline",
+    "precision",
 )  # fmt: skip
 """The parts that a complete run has; `judge` only if a judge is among its gates, `data` and
-`offline` in place of `ledger` for an offline method, whose reward models have no evaluation."""
+`offline` in place of `ledger` for an offline method, whose reward models have no evaluation;
+`precision` where learner and engine were compared, which older runs and replays were not."""
 
 
 def write_fact(run_dir: Path, part: str, values: Mapping[str, Any]) -> None:

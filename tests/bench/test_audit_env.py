@@ -24,7 +24,7 @@ ENVIRONMENTS = sorted(path.stem for path in (config_dir() / "environment").glob(
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_no_agent_without_knowledge_is_paid_by_an_environment(name: str) -> None:
     if name == "reasoning_gym":
-        pytest.importorskip(name, reason="needs reasoning-gym: make reasoning")
+        pytest.importorskip(name, reason="needs reasoning-gym: make extras")
     facts = facts_of(name, [], 20, BOUND)
     bad = [row for row in facts["agents"] if not row["sound"]]
     assert facts["sound"], (bad, facts["problems"])

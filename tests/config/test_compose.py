@@ -39,7 +39,10 @@ def message(*overrides: str) -> str:
         ("algo.loss_args={clip_high: high}", ["algo.loss_args.clip_high", "number", "'high'"]),
         # values that are not allowed
         ("rollout.group_size=0", ["rollout.group_size", "greater than or equal to 1", "0"]),
-        ("train.precision=fp8", ["train.precision", "'fp32', 'bf16' or 'fp16'", "'fp8'"]),
+        ("precision.compute=fp8", ["precision.compute", "'fp32', 'bf16' or 'fp16'", "'fp8'"]),
+        ("precision=fp8", ["precision/fp8", "available:", "bf16", "fp32_head"]),
+        ("train.precision=fp16", ["train.precision is now precision", "precision=fp16"]),
+        ("mismatch.stop.k4=1", ["'mismatch.stop.k4' does not exist", "'mismatch.stop.k3'?"]),
         ("name=a b", ["config name", "pattern", "'a b'"]),
         ("name=../up", ["config name", "pattern"]),
         ("environment.entry=x", ["environment.entry", "pattern", "'x'"]),

@@ -27,7 +27,7 @@ SMALL = (
     "rollout.group_size=4",
     "max_steps=3",
     "track.wandb=disabled",
-    "train.precision=fp32",
+    "precision=fp32",
 )
 """Overrides that make a run of under a minute once the models are there."""
 

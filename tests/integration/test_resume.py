@@ -123,7 +123,7 @@ def stored(run: Path) -> list[tuple[Any, ...]]:
 def test_a_synchronous_run_that_was_killed_ends_as_if_it_had_not_been(
     rltrain: Run, command: list[str], workplace: Path
 ) -> None:
-    settings = ("rollout.max_lag=0", "train.precision=bf16")
+    settings = ("rollout.max_lag=0", "precision=bf16")
     done = rltrain("train", *OVERRIDES, *settings, "name=never-killed")
     assert done.returncode == 0, done.stderr[-3000:]
     whole, run = workplace / "runs" / "never-killed", workplace / "runs" / "killed"

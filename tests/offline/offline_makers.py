@@ -126,7 +126,7 @@ def make_config(folder: Path, policy: Path, *overrides: str) -> RunConfig:
         [
             "experiment=segments_cpu", "model=local", f"model.name={policy}",
             "model.max_length=128", f"runs_dir={folder}/runs", "track.wandb=disabled",
-            "train.precision=fp32", "train.warmup_steps=0", "train.decay=constant",
+            "precision=fp32", "train.warmup_steps=0", "train.decay=constant",
             "train.lr=3e-3", "max_steps=6", "algo.batch_size=8", *overrides,
         ]
     )  # fmt: skip

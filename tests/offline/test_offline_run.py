@@ -20,7 +20,7 @@ def run(folder: Path, policy: Path, *overrides: str) -> subprocess.CompletedProc
     command = [
         sys.executable, "-m", "rltrain", "train", "experiment=segments_cpu", "model=local",
         f"model.name={policy}", "model.max_length=128", "track.wandb=disabled", "max_steps=4",
-        "train.precision=fp32", "algo.batch_size=8", f"algo.data=run:{source.path}", *overrides,
+        "precision=fp32", "algo.batch_size=8", f"algo.data=run:{source.path}", *overrides,
     ]  # fmt: skip
     return subprocess.run(
         command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=280

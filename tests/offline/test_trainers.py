@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(
         (["algo.loss_type=[sigmoid,x]"], "'x' is not one of"),
         (["+algo.trl.label_smooth=0.1"], "TRL's DPOConfig has no argument 'label_smooth'"),
         (["+algo.trl.learning_rate=1"], r"algo.trl.learning_rate: rltrain sets this"),
-        (["train.precision=fp16"], "fp16 on a GPU only"),
+        (["precision=fp16"], "fp16 on a GPU only"),
     ],
 )
 def test_what_trl_would_refuse_is_refused_before_anything_starts(

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
-from rltrain.report.stats import kappa, kappa_interval, paired_bootstrap, wilson
+from rltrain.agreement import kappa
+from rltrain.report.stats import kappa_interval, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 40), (1, 7), (300, 600), (599, 600), (40, 40)])

@@ -35,6 +35,10 @@ class JudgeServer:
 
     def __init__(self) -> None:
         self.behaviours: list[str] = ["yes"]
+        self.decide: Callable[[dict[str, Any]], str] | None = None
+        """Chooses the behaviour by the request, in place of the list."""
+        self.usage: object = None
+        """The reply's usage block; None leaves it out."""
         self.requests: list[dict[str, Any]] = []
         self.authorization: list[str] = []
         self.load = Load()
@@ -50,7 +54,10 @@ class JudgeServer:
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}
         self.authorization.append(headers.get("authorization", ""))
         self.requests.append(json.loads(body) | {"path": scope["path"]})
-        behaviour = self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
+        if self.decide is not None:
+            behaviour = self.decide(self.requests[-1])
+        else:
+            behaviour = self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
         load = self.load  # A request that hangs beyond its test must not count in the next one.
         load.now += 1
         load.most = max(load.most, load.now)
@@ -72,7 +79,10 @@ class JudgeServer:
             return
         elif kind == "cut":
             raise RuntimeError("the connection ends without a reply")
-        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
+        reply: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+        if self.usage is not None:
+            reply["usage"] = self.usage
+        body = json.dumps(reply)
         if kind == "raw":
             body = rest
         elif kind == "status":
