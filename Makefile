@@ -49,7 +49,7 @@ train: setup  ## set up if needed, then run the flagship experiment and write it
 
 test: setup browser extras  ## set up if needed, then style, types, layers and tests; ALL=1 adds the slow ones
 	@status=0; $(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(if $(ALL),,-m "not slow") $(ARGS) \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(if $(ALL),,-m "not slow") $(ARGS) \
 		|| status=1; exit $$status
 
 setup: $(STAMP)  ## make .venv with everything pinned; does nothing when it is up to date

@@ -113,7 +113,7 @@ class Rubric(Section):
     def load(path: str | Path) -> Rubric:
         """Raises `UserError` for a file that cannot be read or holds no rubric."""
         try:
-            tree = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+            tree = _read(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             first = " ".join(str(error).split())[:200]
             raise UserError(f"rewards.judge.rubric={path} cannot be read: {first}") from error
@@ -171,6 +171,14 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} is doubled")
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
+
+
+def _read(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 _BOOL = "tag:yaml.org,2002:bool"
