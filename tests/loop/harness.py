@@ -46,12 +46,12 @@ def config_of(algo: Mapping[str, Any], **changes: Any) -> RunConfig:
     return RunConfig.model_validate(tree)
 
 
-def small_policy(vocabulary: int) -> Any:
+def small_policy(vocabulary: int, head_dim: int = 16) -> Any:
     torch.manual_seed(0)
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=vocabulary, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
-            num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+            num_attention_heads=2, num_key_value_heads=1, head_dim=head_dim,
             max_position_embeddings=64, tie_word_embeddings=True, initializer_range=0.1,
             eos_token_id=0, pad_token_id=1, bos_token_id=None, use_cache=False,
             attn_implementation="eager",
