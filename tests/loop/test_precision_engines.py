@@ -125,6 +125,7 @@ def test_fp16_trains_through_the_real_loop_and_goes_on_with_its_scale(
     assert state["scaler"]["overflows"] == len(told)
 
 
+@pytest.mark.slow
 def test_an_engine_of_another_dtype_is_refused_and_if_allowed_stopped_by_the_gate(
     served: dict[str, EngineServer], tmp_path: Path
 ) -> None:
