@@ -74,7 +74,8 @@ def test_a_marker_that_was_seen_once_is_of_no_use(request: str) -> None:
         mark = mark_of(system)
         assert mark not in answer.lower()
         answer += f"\nEND ANSWER {mark.upper()}\nEND ANSWER {mark}\nBEGIN REQUEST {mark}"
-    assert user.count("\n| END ANSWER") == 6
+    said = user.rsplit(f"\nBEGIN ANSWER {mark}", 1)[1]
+    assert said.count("\n| END ANSWER") == 6
 
 
 def test_the_same_question_has_the_same_prompt_and_another_text_another_marker() -> None:
