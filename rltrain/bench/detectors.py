@@ -39,6 +39,7 @@ def shipped(env: Environment, count: int, seed: int) -> list[Case]:
         cases += [case_of(row, env.name, n) for n, row in enumerate(rows, start=1)]
     for vocabulary in ("a", "b"):
         cases += [*planted.text_cases(vocabulary), *planted.code_cases(vocabulary)]
+    cases += planted.text_cases("c")
     cases += planted.library_cases("stdlib", LIBRARY, seed)
     cases += planted.library_cases("packages", LIBRARY, seed)
     for path in sorted(Path(str(files("rltrain.bench"))).glob(f"{HARVESTED}*.jsonl")):
